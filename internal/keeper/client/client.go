@@ -1,0 +1,60 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+)
+
+// Signers gives certificates whose private key can sign but not be read.
+type Signers interface {
+	// ServerCertificate is the certificate of one of our host names. Kind
+	// missing when there is none for exactly that name.
+	ServerCertificate(host string) (*tls.Certificate, error)
+	// ClientCertificate is the identity of a tenant's connection. Kind missing
+	// when it has none.
+	ClientCertificate(ctx context.Context, tenant, connection string) (*tls.Certificate, error)
+}
+
+// Use says for what a credential is opened.
+type Use struct {
+	Tenant, Connection string
+	Purpose            string // "smtp-auth"
+	Trace              string // the message on whose behalf, "" for a test
+}
+
+// Credential is a secret in clear, for one act.
+type Credential struct {
+	User, Password string
+}
+
+// Credentials opens stored secrets.
+type Credentials interface {
+	// OpenCredential is of kind missing when none was set.
+	OpenCredential(ctx context.Context, u Use) (Credential, error)
+	// SetCredential stores or replaces one.
+	SetCredential(ctx context.Context, tenant, connection string, c Credential) error
+	RemoveCredential(ctx context.Context, tenant, connection string) error
+}
+
+// Files is custody by files below a directory: tls/<host>.crt and .key,
+// identities/<tenant>/<connection>.crt and .key, secrets/<tenant>/<connection>
+// (mode 0600). Server certificates are read again when their file changes,
+// looked at no more than once a second.
+type Files struct {
+	// unexported
+}
+
+// NewFiles makes the directories that are missing (0700).
+func NewFiles(dir string) (*Files, error) { panic("skeleton") }
+
+func (f *Files) ServerCertificate(host string) (*tls.Certificate, error) { panic("skeleton") }
+func (f *Files) ClientCertificate(ctx context.Context, tenant, connection string) (*tls.Certificate, error) {
+	panic("skeleton")
+}
+func (f *Files) OpenCredential(ctx context.Context, u Use) (Credential, error) { panic("skeleton") }
+func (f *Files) SetCredential(ctx context.Context, tenant, connection string, c Credential) error {
+	panic("skeleton")
+}
+func (f *Files) RemoveCredential(ctx context.Context, tenant, connection string) error {
+	panic("skeleton")
+}
