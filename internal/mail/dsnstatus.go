@@ -89,7 +89,8 @@ func (s *statusWriter) address(a string) string {
 }
 
 // status is the Status field: the enhanced code, else what the reply's first
-// digit or the action says (RFC 3463 2).
+// digit or the action says (RFC 3463 2). Where no server answered at all it
+// is a matter of the network (X.4.0).
 func (r DSNRecipient) status(kind string) string {
 	if n := enhancedLength(r.Reply.Enhanced); n > 0 && n == len(r.Reply.Enhanced) {
 		return r.Reply.Enhanced
@@ -97,6 +98,10 @@ func (r DSNRecipient) status(kind string) string {
 	switch {
 	case kind == dsnDelivered || kind == dsnRelayed:
 		return "2.0.0"
+	case r.Reply.Code == 0 && kind == dsnDelayed:
+		return "4.4.0"
+	case r.Reply.Code == 0:
+		return "5.4.0"
 	case r.Reply.Temporary() || kind == dsnDelayed:
 		return "4.0.0"
 	}
