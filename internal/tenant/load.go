@@ -21,7 +21,7 @@ func (r *Registry) load(ctx context.Context) error {
 		r.loadTenants, r.loadDomains, r.loadTokens, r.loadSubmitters, r.loadLists,
 	} {
 		if err := step(ctx); err != nil {
-			return fmt.Errorf("tenant.New: %w", err)
+			return wrap("tenant.New", err)
 		}
 	}
 	return nil
@@ -40,13 +40,13 @@ func (r *Registry) pages(ctx context.Context, q store.OperatorSQL, scan func(*sq
 		for rows.Next() {
 			if after, err = scan(rows); err != nil {
 				rows.Close()
-				return err
+				return store.Fault("", err)
 			}
 			n++
 		}
 		rows.Close()
 		if err := rows.Err(); err != nil {
-			return err
+			return store.Fault("", err)
 		}
 	}
 	return nil
@@ -148,7 +148,7 @@ func (r *Registry) loadLists(ctx context.Context) error {
 		text, err = "{}", nil
 	}
 	if err != nil {
-		return err
+		return store.Fault("", err)
 	}
 	if err := json.Unmarshal([]byte(text), &r.lists); err != nil {
 		return fault.Wrap(fault.Internal, "", fmt.Errorf("operator's sender lists: %w", err))

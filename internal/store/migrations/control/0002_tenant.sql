@@ -52,10 +52,3 @@ CREATE TABLE operator_setting (
     name  text NOT NULL PRIMARY KEY,
     value text NOT NULL
 );
-
--- +goose Down
-DROP TABLE operator_setting;
-DROP TABLE submitter;
-DROP TABLE token;
-DROP TABLE domain;
-DROP TABLE tenant;
