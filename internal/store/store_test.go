@@ -13,23 +13,12 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/store"
+	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
 
-func open(t *testing.T) *store.Store {
-	s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
+func TestBodies(t *testing.T) { testpeer.EachStore(t, testBodies) }
 
-func TestBodies(t *testing.T) {
-	s := open(t)
+func testBodies(t *testing.T, s *store.Store) {
 	ctx := t.Context()
 	for _, size := range []int{0, 1, store.DefaultRowLimit, store.DefaultRowLimit + 1, 1 << 20} {
 		b := s.Bodies.New()
@@ -78,8 +67,9 @@ const (
 	uniq store.OperatorSQL = `CREATE UNIQUE INDEX outbox_subject ON outbox (subject)`
 )
 
-func TestNeighboursOfAFailure(t *testing.T) {
-	s := open(t)
+func TestNeighboursOfAFailure(t *testing.T) { testpeer.EachStore(t, testNeighbours) }
+
+func testNeighbours(t *testing.T, s *store.Store) {
 	ctx := t.Context()
 	door := s.Control.Operator("test")
 	if err := door.Change(ctx, func(tx store.OperatorTx) error { _, err := tx.Exec(uniq); return err }); err != nil {
