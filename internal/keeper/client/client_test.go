@@ -364,6 +364,16 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
+func TestFilesFulfilBothSeams(t *testing.T) {
+	var f any = newCustody(t).Files
+	if _, ok := f.(Signers); !ok {
+		t.Error("Signers")
+	}
+	if _, ok := f.(Credentials); !ok {
+		t.Error("Credentials")
+	}
+}
+
 func TestSelfSigned(t *testing.T) {
 	now := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
 	long := strings.Repeat("a", 60) + ".example.com"
