@@ -207,3 +207,18 @@ func BenchmarkParseAddress(b *testing.B) {
 		}
 	}
 }
+
+func FuzzParseDomain(f *testing.F) {
+	for _, s := range []string{"Example.com.", "bücher.example", "xn--a.ü", "a。b", "１.2.3"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := ParseDomain(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseDomain(d); err != nil || again != d || !isASCII(d) || d != strings.ToLower(d) {
+			t.Fatalf("%q: %q reads as %q, %v", s, d, again, err)
+		}
+	})
+}
