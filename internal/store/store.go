@@ -128,7 +128,7 @@ func openDB(ctx context.Context, s *Store, name string, cacheKB int) (*DB, error
 		err = assertPostgres(ctx, db.write, s.c.Log)
 	}
 	if err == nil {
-		_, err = migrate(ctx, db.write, db.dialect, name, 0)
+		db.version, err = migrate(ctx, db.write, db.dialect, name, 0)
 	}
 	if err != nil {
 		db.read.Close()
