@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"time"
 )
 
 // TenantSQL is a statement that says "tenant = $1" (or inserts $1 as tenant).
@@ -16,128 +15,161 @@ type RoadSQL string
 // OperatorSQL is a statement across tenants.
 type OperatorSQL string
 
-// DB is one database: a SQLite file with its committer and its readers, or a
-// PostgreSQL pool.
-type DB struct {
-	// unexported
-}
-
-// SkipLocked is the one dialect word: " FOR UPDATE SKIP LOCKED" on PostgreSQL,
-// "" on SQLite.
-func (db *DB) SkipLocked() string { panic("skeleton") }
-
-// For is the ordinary door: every statement is bound to that tenant.
-func (db *DB) For(tenant string) TenantDoor { panic("skeleton") }
-
-// Road is the door of the queue and of the trace events on their way.
-func (db *DB) Road() RoadDoor { panic("skeleton") }
-
-// Operator is the door for reading across tenants. The reason becomes an audit
-// event in the outbox, at most once a minute for the same reason.
-func (db *DB) Operator(reason string) OperatorDoor { panic("skeleton") }
-
 // TenantDoor reads and changes one tenant's rows. Arguments start at $2.
-type TenantDoor struct { /* unexported */
+type TenantDoor struct {
+	db     *DB
+	tenant string
 }
 
 // Query reads outside of any transaction. Reads are cut off after 5 s. Rows
 // must be closed.
 func (d TenantDoor) Query(ctx context.Context, q TenantSQL, args ...any) (*sql.Rows, error) {
-	panic("skeleton")
+	if d.tenant == "" {
+		return nil, noTenant()
+	}
+	return d.db.query(ctx, string(q), bound(d.tenant, args)...)
 }
 
-// QueryRow reads one row.
+// QueryRow reads one row. Through a door without a tenant it reads none.
 func (d TenantDoor) QueryRow(ctx context.Context, q TenantSQL, args ...any) *sql.Row {
-	panic("skeleton")
+	if d.tenant == "" {
+		return d.db.noRow(noTenant())
+	}
+	return d.db.queryRow(ctx, string(q), bound(d.tenant, args)...)
 }
 
 // Change runs f in the next group commit and returns when that is durable. f
-// may run twice (alone, when a neighbour failed), so it must only touch tx and
+// may run twice (when a neighbour failed), so it must only touch tx and
 // variables that it sets anew. f must be quick and must not block on anything
-// but tx.
-func (d TenantDoor) Change(ctx context.Context, f func(tx TenantTx) error) error { panic("skeleton") }
+// but tx. An error of a statement must be returned by f, not ignored.
+func (d TenantDoor) Change(ctx context.Context, f func(tx TenantTx) error) error {
+	if d.tenant == "" {
+		return noTenant()
+	}
+	return d.db.change(ctx, func(s *session) error { return f(TenantTx{s: s, tenant: d.tenant}) })
+}
 
-// TenantTx is a transaction bound to a tenant.
-type TenantTx struct { /* unexported */
+// TenantTx is a transaction bound to a tenant. Rows of a Query must be closed
+// before the next statement.
+type TenantTx struct {
+	s      *session
+	tenant string
 }
 
 // Exec returns the number of rows affected. A unique violation is of kind
 // conflict, a full disk or a lost database of kind later.
-func (tx TenantTx) Exec(q TenantSQL, args ...any) (int64, error)      { panic("skeleton") }
-func (tx TenantTx) Query(q TenantSQL, args ...any) (*sql.Rows, error) { panic("skeleton") }
-func (tx TenantTx) QueryRow(q TenantSQL, args ...any) *sql.Row        { panic("skeleton") }
+func (tx TenantTx) Exec(q TenantSQL, args ...any) (int64, error) {
+	return tx.s.exec(string(q), bound(tx.tenant, args)...)
+}
+
+// Query reads what the transaction sees.
+func (tx TenantTx) Query(q TenantSQL, args ...any) (*sql.Rows, error) {
+	return tx.s.query(string(q), bound(tx.tenant, args)...)
+}
+
+// QueryRow reads one row of what the transaction sees.
+func (tx TenantTx) QueryRow(q TenantSQL, args ...any) *sql.Row {
+	return tx.s.queryRow(string(q), bound(tx.tenant, args)...)
+}
 
 // Audit puts an event into the outbox, in this transaction. Control database
-// only.
-func (tx TenantTx) Audit(e Event) error { panic("skeleton") }
+// only. The event's tenant is the door's.
+func (tx TenantTx) Audit(e Event) error {
+	e.Tenant = tx.tenant
+	return tx.s.audit(e)
+}
 
 // RoadDoor is the road's door; arguments start at $1.
-type RoadDoor struct { /* unexported */
+type RoadDoor struct{ db *DB }
+
+// Query reads queue columns outside of any transaction, as TenantDoor.Query.
+func (d RoadDoor) Query(ctx context.Context, q RoadSQL, args ...any) (*sql.Rows, error) {
+	return d.db.query(ctx, string(q), args...)
 }
 
-func (d RoadDoor) Query(ctx context.Context, q RoadSQL, args ...any) (*sql.Rows, error) {
-	panic("skeleton")
+// QueryRow reads one row of queue columns.
+func (d RoadDoor) QueryRow(ctx context.Context, q RoadSQL, args ...any) *sql.Row {
+	return d.db.queryRow(ctx, string(q), args...)
 }
-func (d RoadDoor) QueryRow(ctx context.Context, q RoadSQL, args ...any) *sql.Row { panic("skeleton") }
 
 // Change is as TenantDoor.Change.
-func (d RoadDoor) Change(ctx context.Context, f func(tx RoadTx) error) error { panic("skeleton") }
+func (d RoadDoor) Change(ctx context.Context, f func(tx RoadTx) error) error {
+	return d.db.change(ctx, func(s *session) error { return f(RoadTx{s: s}) })
+}
 
-// Background is Change for bulk work: it gives way to every Change that waits,
-// and f should not run longer than 10 ms.
-func (d RoadDoor) Background(ctx context.Context, f func(tx RoadTx) error) error { panic("skeleton") }
+// Background is Change for bulk work: it gives way to every Change that waits
+// (but not for longer than 200 ms), and f should not run longer than 10 ms.
+func (d RoadDoor) Background(ctx context.Context, f func(tx RoadTx) error) error {
+	return d.db.commits.do(ctx, true, func(s *session) error { return f(RoadTx{s: s}) })
+}
 
 // RoadTx is a transaction of the road.
-type RoadTx struct { /* unexported */
+type RoadTx struct{ s *session }
+
+// Exec is as TenantTx.Exec.
+func (tx RoadTx) Exec(q RoadSQL, args ...any) (int64, error) { return tx.s.exec(string(q), args...) }
+
+// Query is as TenantTx.Query.
+func (tx RoadTx) Query(q RoadSQL, args ...any) (*sql.Rows, error) {
+	return tx.s.query(string(q), args...)
 }
 
-func (tx RoadTx) Exec(q RoadSQL, args ...any) (int64, error)      { panic("skeleton") }
-func (tx RoadTx) Query(q RoadSQL, args ...any) (*sql.Rows, error) { panic("skeleton") }
-func (tx RoadTx) QueryRow(q RoadSQL, args ...any) *sql.Row        { panic("skeleton") }
-
-// PutBody makes the body durable with this transaction under a reference that
-// its Finish gave: a small one is inserted as a row; a file has been synced
-// already, and a row without data names it.
-func (tx RoadTx) PutBody(b *Body, ref BodyRef) error { panic("skeleton") }
-
-// DropBody removes a body in this transaction; a file is unlinked after the
-// commit.
-func (tx RoadTx) DropBody(ref BodyRef) error { panic("skeleton") }
+// QueryRow is as TenantTx.QueryRow.
+func (tx RoadTx) QueryRow(q RoadSQL, args ...any) *sql.Row { return tx.s.queryRow(string(q), args...) }
 
 // OperatorDoor reads across tenants; arguments start at $1.
-type OperatorDoor struct { /* unexported */
+type OperatorDoor struct {
+	db     *DB
+	reason string
 }
 
+// Query reads across tenants, after the reason is on its way to the ledger.
 func (d OperatorDoor) Query(ctx context.Context, q OperatorSQL, args ...any) (*sql.Rows, error) {
-	panic("skeleton")
+	if err := d.db.store.reasons.note(ctx, d.reason); err != nil {
+		return nil, err
+	}
+	return d.db.query(ctx, string(q), args...)
 }
+
+// QueryRow is Query of one row.
 func (d OperatorDoor) QueryRow(ctx context.Context, q OperatorSQL, args ...any) *sql.Row {
-	panic("skeleton")
+	if err := d.db.store.reasons.note(ctx, d.reason); err != nil {
+		return d.db.noRow(err)
+	}
+	return d.db.queryRow(ctx, string(q), args...)
 }
 
 // Change is for what belongs to no tenant: tokens of operators, settings of
 // the node, housekeeping (retention) across tenants.
 func (d OperatorDoor) Change(ctx context.Context, f func(tx OperatorTx) error) error {
-	panic("skeleton")
+	if err := d.db.store.reasons.note(ctx, d.reason); err != nil {
+		return err
+	}
+	return d.db.change(ctx, func(s *session) error { return f(OperatorTx{s: s}) })
 }
 
 // OperatorTx is a transaction across tenants.
-type OperatorTx struct { /* unexported */
+type OperatorTx struct{ s *session }
+
+// Exec is as TenantTx.Exec.
+func (tx OperatorTx) Exec(q OperatorSQL, args ...any) (int64, error) {
+	return tx.s.exec(string(q), args...)
 }
 
-func (tx OperatorTx) Exec(q OperatorSQL, args ...any) (int64, error)      { panic("skeleton") }
-func (tx OperatorTx) Query(q OperatorSQL, args ...any) (*sql.Rows, error) { panic("skeleton") }
-func (tx OperatorTx) QueryRow(q OperatorSQL, args ...any) *sql.Row        { panic("skeleton") }
-func (tx OperatorTx) Audit(e Event) error                                 { panic("skeleton") }
+// Query is as TenantTx.Query.
+func (tx OperatorTx) Query(q OperatorSQL, args ...any) (*sql.Rows, error) {
+	return tx.s.query(string(q), args...)
+}
 
-// Event is an audit event on its way to the ledger.
-type Event struct {
-	Time       time.Time `json:"time"`
-	Actor      string    `json:"actor"` // "token:<id>", "system"
-	Act        string    `json:"act"`   // "tenant.add"
-	Tenant     string    `json:"tenant,omitempty"`
-	Connection string    `json:"connection,omitempty"`
-	Subject    string    `json:"subject,omitempty"`
-	Purpose    string    `json:"purpose,omitempty"` // the reason, for operator reads
-	Outcome    string    `json:"outcome,omitempty"`
+// QueryRow is as TenantTx.QueryRow.
+func (tx OperatorTx) QueryRow(q OperatorSQL, args ...any) *sql.Row {
+	return tx.s.queryRow(string(q), args...)
+}
+
+// Audit is as TenantTx.Audit, with the event's own tenant.
+func (tx OperatorTx) Audit(e Event) error { return tx.s.audit(e) }
+
+// bound puts the tenant before the arguments.
+func bound(tenant string, args []any) []any {
+	return append(append(make([]any, 0, len(args)+1), tenant), args...)
 }

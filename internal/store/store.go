@@ -2,8 +2,13 @@ package store
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
 )
 
 // Config says where a store is.
@@ -25,47 +30,152 @@ const (
 	DefaultReserve  = 64 << 20
 )
 
+// The three sets of tables: names of files, of migrations, and of DB.
+const (
+	roadSet    = "road"
+	controlSet = "control"
+	traceSet   = "trace"
+)
+
 // Store is the open databases and the bodies.
 type Store struct {
 	Road    *DB // queue, bodies, trace events on their way
 	Control *DB // tenants, connections, directory, tokens, outbox
 	Trace   *DB // what happened to each message
 	Bodies  *Bodies
+
+	c       Config
+	disk    *disk
+	reasons *reasons
+}
+
+func (c Config) withDefaults() Config {
+	if c.RowLimit == 0 {
+		c.RowLimit = DefaultRowLimit
+	}
+	if c.Reserve == 0 {
+		c.Reserve = DefaultReserve
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+func (c Config) dialect() dialect {
+	if c.URL == "" || c.URL == "sqlite" {
+		return onSQLite
+	}
+	return onPostgres
 }
 
 // Open opens or creates everything, asserts the durability settings and
 // migrates forward. On PostgreSQL all three DBs are one database.
-func Open(ctx context.Context, c Config) (*Store, error) { panic("skeleton") }
+func Open(ctx context.Context, c Config) (*Store, error) {
+	c = c.withDefaults()
+	if c.Dir == "" {
+		return nil, fault.New(fault.Invalid, "store.Open", "no data directory was named")
+	}
+	if err := os.MkdirAll(filepath.Join(c.Dir, "bodies"), 0o750); err != nil {
+		return nil, Fault("store.Open", err)
+	}
+	s := &Store{c: c, disk: newDisk(c.Dir, c.Reserve)}
+	if err := s.openDatabases(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	s.reasons = &reasons{control: s.Control, now: c.Now, told: map[string]time.Time{}}
+	s.Bodies = newBodies(c, s.Road)
+	return s, nil
+}
+
+func (s *Store) openDatabases(ctx context.Context) error {
+	for _, one := range []struct {
+		name  string
+		cache int // KB: a batch must fit, or it is written to the WAL twice
+		place **DB
+	}{
+		{roadSet, 2 * maxBatchBytes >> 10, &s.Road},
+		{controlSet, 4 << 10, &s.Control},
+		{traceSet, 4 << 10, &s.Trace},
+	} {
+		db, err := openDB(ctx, s, one.name, one.cache)
+		if err != nil {
+			return err
+		}
+		*one.place = db
+	}
+	return nil
+}
+
+func openDB(ctx context.Context, s *Store, name string, cacheKB int) (*DB, error) {
+	db := &DB{name: name, dialect: s.c.dialect(), store: s, log: s.c.Log, now: s.c.Now}
+	var err error
+	workers := 1
+	if db.dialect == onPostgres {
+		workers = postgresWriters
+		db.write, db.read, err = openPostgres(s.c.URL)
+	} else {
+		db.write, db.read, err = openSQLite(ctx, filepath.Join(s.c.Dir, "db", name+".db"), cacheKB)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if db.dialect == onPostgres {
+		err = assertPostgres(ctx, db.write, s.c.Log)
+	}
+	if err == nil {
+		_, err = migrate(ctx, db.write, db.dialect, name, 0)
+	}
+	if err != nil {
+		db.read.Close()
+		db.write.Close()
+		return nil, err
+	}
+	db.commits = newCommitter(db, s.c.Log, workers)
+	return db, nil
+}
+
+func (s *Store) databases() []*DB {
+	var all []*DB
+	for _, db := range []*DB{s.Road, s.Trace, s.Control} {
+		if db != nil {
+			all = append(all, db)
+		}
+	}
+	return all
+}
 
 // Close waits for running commits, checkpoints and closes.
-func (s *Store) Close() error { panic("skeleton") }
+func (s *Store) Close() error {
+	var errs []error
+	for _, db := range s.databases() {
+		errs = append(errs, db.close())
+	}
+	return errors.Join(errs...)
+}
 
 // Room reports whether there is free space enough to accept a message of size
 // bytes and still keep the reserve; kind later when not. It costs no system
 // call most of the time (a statfs at most every 100 ms).
-func (s *Store) Room(size int64) error { panic("skeleton") }
+func (s *Store) Room(size int64) error { return s.disk.room(size) }
 
 // Ping answers whether every database can commit right now (readyz).
-func (s *Store) Ping(ctx context.Context) error { panic("skeleton") }
-
-// Backup writes one file (a tar) from which Restore rebuilds the store, while
-// it is in use: each SQLite file by VACUUM INTO (PostgreSQL: a COPY of every
-// table in one snapshot), then the bodies that its rows name.
-func (s *Store) Backup(ctx context.Context, file string) error { panic("skeleton") }
-
-// Restore fills an empty directory (and an empty PostgreSQL database) from a
-// backup.
-func Restore(ctx context.Context, file string, c Config) error { panic("skeleton") }
-
-// Problem is one thing that Verify found wrong.
-type Problem struct {
-	Where string `json:"where"` // "road.item 01J…", "bodies/ab/01J…"
-	What  string `json:"what"`
+func (s *Store) Ping(ctx context.Context) error {
+	for _, db := range s.databases() {
+		err := db.change(ctx, func(s *session) error {
+			var one int
+			return Fault("store.Ping", s.queryRow("SELECT 1").Scan(&one))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return s.Room(0)
 }
-
-// Verify checks every database's own integrity, every row that names a body,
-// every body's length and checksum, and lists files that no row names.
-func (s *Store) Verify(ctx context.Context) ([]Problem, error) { panic("skeleton") }
 
 // Stats are figures for metrics.
 type Stats struct {
@@ -74,4 +184,15 @@ type Stats struct {
 	FreeBytes                 int64
 }
 
-func (s *Store) Stats() Stats { panic("skeleton") }
+// Stats sums up the databases.
+func (s *Store) Stats() Stats {
+	var sum Stats
+	for _, db := range s.databases() {
+		sum.Commits += db.commits.commits.Load()
+		sum.Changes += db.commits.changes.Load()
+		sum.Retried += db.commits.retried.Load()
+		sum.WALBytes += db.wal.Load()
+	}
+	sum.FreeBytes = s.disk.free()
+	return sum
+}

@@ -1,0 +1,11 @@
+package store
+
+// The statements of the tables that this room owns: body and outbox.
+const (
+	insertBody  RoadSQL     = `INSERT INTO body (tenant, id, size, sum, file, data) VALUES ($1, $2, $3, $4, $5, $6)`
+	deleteBody  TenantSQL   = `DELETE FROM body WHERE tenant = $1 AND id = $2`
+	selectBody  TenantSQL   = `SELECT data FROM body WHERE tenant = $1 AND id = $2`
+	bodyHasFile TenantSQL   = `SELECT COUNT(*) FROM body WHERE tenant = $1 AND id = $2 AND file = 1`
+	insertEvent OperatorSQL = `INSERT INTO outbox (time, actor, act, tenant, connection, subject, purpose, outcome)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
+)

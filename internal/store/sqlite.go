@@ -1,0 +1,116 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+)
+
+const (
+	// pageSize was measured with 10 KB bodies, see BenchmarkCommit10K.
+	pageSize = 4096
+	// sqliteReaders is how many reads run at once on one file.
+	sqliteReaders = 4
+	// passiveWAL is the size of the WAL at which what it holds is copied
+	// into the database; pages that were written many times since are copied
+	// once, so that a busy relay copies little.
+	passiveWAL = 16 << 20
+	// lookWAL is how much is written between two looks at the WAL.
+	lookWAL = 2 << 20
+	// boundWAL is the size at which the writer waits for readers, who are cut
+	// off after readLimit, to make the WAL begin anew.
+	boundWAL = 128 << 20
+)
+
+// openSQLite opens one file: a pool of one writer, and a pool of readers.
+func openSQLite(ctx context.Context, file string, cacheKB int) (write, read *sql.DB, err error) {
+	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
+		return nil, nil, Fault("store.Open", err)
+	}
+	common := []string{"busy_timeout(10000)", "foreign_keys(1)", "temp_store(2)"}
+	write, err = sql.Open("sqlite", sqliteName(file, append(common,
+		fmt.Sprintf("page_size(%d)", pageSize), "journal_mode(WAL)", "synchronous(FULL)",
+		"wal_autocheckpoint(0)", fmt.Sprintf("journal_size_limit(%d)", passiveWAL),
+		fmt.Sprintf("cache_size(-%d)", cacheKB))))
+	if err != nil {
+		return nil, nil, Fault("store.Open", err)
+	}
+	write.SetMaxOpenConns(1)
+	write.SetMaxIdleConns(1)
+	if err := assertSQLite(ctx, write); err != nil {
+		write.Close()
+		return nil, nil, err
+	}
+	read, err = sql.Open("sqlite", sqliteName(file, append(common, "query_only(1)", "cache_size(-2000)")))
+	if err != nil {
+		write.Close()
+		return nil, nil, Fault("store.Open", err)
+	}
+	read.SetMaxOpenConns(sqliteReaders)
+	read.SetMaxIdleConns(sqliteReaders)
+	return write, read, nil
+}
+
+func sqliteName(file string, pragmas []string) string {
+	q := url.Values{"_pragma": pragmas}
+	return (&url.URL{Scheme: "file", Path: file}).String() + "?" + q.Encode()
+}
+
+// assertSQLite reads back every setting that durability hangs on.
+func assertSQLite(ctx context.Context, db *sql.DB) error {
+	for pragma, want := range map[string]string{
+		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "10000", "wal_autocheckpoint": "0",
+	} {
+		var got string
+		if err := db.QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&got); err != nil {
+			return Fault("store.Open", err)
+		}
+		if !strings.EqualFold(got, want) {
+			return fault.New(fault.Internal, "store.Open", fmt.Sprintf("SQLite runs with %s = %s, not %s", pragma, got, want)).
+				WithHint("Put the data directory on a local file system.")
+		}
+	}
+	return nil
+}
+
+// tend runs after every commit of a SQLite file: it keeps the WAL bounded.
+// How much of the WAL is in use is only asked when enough was written since.
+func (db *DB) tend(s *session, changes int) {
+	if db.dialect != onSQLite || s.conn == nil {
+		return
+	}
+	db.written += s.bytes + changes*pageSize
+	if db.written < lookWAL {
+		return
+	}
+	db.written = 0
+	size, pending, err := walState(s, "NOOP")
+	switch {
+	case err != nil:
+		db.log.Error("the size of the WAL is not known", "db", db.name, "error", err)
+	case size > boundWAL && db.longReads.Load() == 0:
+		size, _, err = walState(s, "TRUNCATE")
+	case pending > passiveWAL:
+		size, _, err = walState(s, "PASSIVE")
+	}
+	if err != nil {
+		db.log.Error("checkpoint failed", "db", db.name, "error", err)
+		return
+	}
+	db.wal.Store(size)
+}
+
+// walState runs a checkpoint (none for NOOP) and tells how many bytes of the
+// WAL are in use and how many of them are not in the database yet.
+func walState(s *session, mode string) (size, pending int64, err error) {
+	var busy, pages, copied int64
+	err = s.queryRow("PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &pages, &copied)
+	const frame = pageSize + 24 // https://sqlite.org/fileformat2.html, section 4.1
+	return pages * frame, (pages - copied) * frame, err
+}
