@@ -1,0 +1,65 @@
+# The project's commands. `make demo` and `make test` install what is missing.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+
+# Peers of the suites, by Debian's names.
+PEERS = postfix swaks dovecot-core dovecot-lmtpd dovecot-imapd dovecot-submissiond postgresql strace
+
+.PHONY: all build demo test unit lint bench chaos fuzz deps clean
+
+all: build
+
+build: bin/sallyport
+
+bin/sallyport: FORCE
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/sallyport
+FORCE:
+
+# The gateway at work on loopback, counted.
+demo:
+	CGO_ENABLED=0 $(GO) run ./cmd/sallyport demo
+
+# Everything: what CI runs.
+test: deps lint
+	$(GO) test -v -race -timeout 30m ./...
+
+# Fast tests only; peers that are missing are skipped.
+unit:
+	$(GO) test ./...
+
+lint:
+	@unformatted=$$(gofmt -l cmd internal test); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+# Comparisons with Postfix in the same run; prints the table of docs/benchmarks.md.
+bench: deps build
+	$(GO) run ./test/bench -binary bin/sallyport
+
+# The long form of the crash tests: 50 kills a store, power cuts, the million.
+chaos: deps
+	SALLYPORT_CHAOS=1 $(GO) test -v -timeout 120m -run 'Kill|Power|Million|Disk|Flood' ./test ./internal/store ./internal/queue
+
+# Every fuzz target in turn.
+FUZZTIME ?= 5m
+fuzz:
+	@for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "$$pkg $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; \
+	done
+
+# Packages that the suites need. As root they are installed; otherwise the
+# line to type is printed, and suites whose peer is missing say so.
+deps:
+	@missing=""; for p in $(PEERS); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else echo "to run every suite: sudo apt-get install$$missing"; fi
+
+clean:
+	rm -rf bin

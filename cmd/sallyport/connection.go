@@ -1,0 +1,261 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+type connectionCmd struct {
+	Add     connectionAdd     `cmd:"" help:"Add a connection to a tenant's system."`
+	List    connectionList    `cmd:"" help:"List a tenant's connections."`
+	Show    connectionShow    `cmd:"" help:"Show a connection."`
+	Test    connectionTest    `cmd:"" help:"Send a real message to the real server and say what is wrong."`
+	Enable  connectionEnable  `cmd:"" help:"Deliver through it again."`
+	Disable connectionDisable `cmd:"" help:"Keep its mail in the queue."`
+	Remove  connectionRemove  `cmd:"" help:"Remove a connection."`
+}
+
+type hostView struct {
+	Host     string `json:"host"`
+	Port     int    `json:"port"`
+	Priority int    `json:"priority"`
+	Weight   int    `json:"weight"`
+}
+
+type connectionView struct {
+	Tenant    string     `json:"tenant"`
+	Name      string     `json:"name"`
+	Kind      string     `json:"kind"`
+	Direction string     `json:"direction"`
+	State     string     `json:"state"`
+	Host      string     `json:"host"`
+	Port      int        `json:"port"`
+	Hosts     []hostView `json:"hosts"`
+	MX        bool       `json:"mx"`
+	TLS       string     `json:"tls"`
+	Health    struct {
+		OK        *bool   `json:"ok"`
+		LatencyMS *int64  `json:"latency_ms"`
+		Reason    *string `json:"reason"`
+	} `json:"health"`
+}
+
+func (c connectionView) to() string {
+	if c.MX {
+		return "MX of the domain"
+	}
+	if c.Host == "" {
+		return "-"
+	}
+	more := ""
+	if len(c.Hosts) > 1 {
+		more = fmt.Sprintf(" and %d more", len(c.Hosts)-1)
+	}
+	return fmt.Sprintf("%s:%d%s", c.Host, c.Port, more)
+}
+
+func (c connectionView) health() string {
+	switch {
+	case c.Health.OK == nil:
+		return "not tried yet"
+	case *c.Health.OK:
+		return "ok"
+	case c.Health.Reason != nil:
+		return "failing: " + *c.Health.Reason
+	default:
+		return "failing"
+	}
+}
+
+type connectionAdd struct {
+	Tenant      string   `arg:""`
+	Name        string   `arg:""`
+	Kind        string   `required:"" help:"What it speaks: smtp."`
+	Direction   string   `help:"inbound (the tenant's mail is delivered there), outbound, or both." default:"inbound"`
+	Host        []string `help:"Host, or host:port:priority:weight; again for fail-over." placeholder:"H"`
+	Port        int      `help:"Port of the hosts that name none." default:"25"`
+	MX          bool     `name:"mx" help:"Deliver to the MX of each domain."`
+	TLS         string   `name:"tls" help:"none, opportunistic, required, verified or mutual." default:"opportunistic"`
+	CA          string   `name:"ca" help:"PEM file of the authority that verified and mutual trust." placeholder:"FILE"`
+	ServerName  string   `help:"Name that the server's certificate must have." placeholder:"N"`
+	Pin         []string `help:"sha256:HEX of the server's certificate." placeholder:"PIN"`
+	Auth        string   `help:"none or plain; the password comes by credential set." default:"none"`
+	User        string   `help:"User for AUTH."`
+	LMTP        bool     `name:"lmtp" help:"Speak LMTP."`
+	Network     []string `help:"Client network whose mail is this tenant's outbound mail." placeholder:"CIDR"`
+	ClientCert  []string `name:"client-cert-sha256" help:"Client certificate whose mail is this tenant's outbound mail." placeholder:"HEX"`
+	Platform    string   `help:"Platform shared by many tenants that sends outbound mail: exchange-online or google."`
+	Originator  []string `help:"X-OriginatorOrg by which the platform names this tenant." placeholder:"ORG"`
+	Domain      []string `help:"Domain that it serves, when a tenant has several." placeholder:"D"`
+	Concurrency int      `help:"Connections at a time." default:"20"`
+	IfAbsent    bool     `help:"Not an error when the same connection exists."`
+}
+
+func (c *connectionAdd) Run(e *env) error {
+	hosts, err := parseHosts(c.Host, c.Port)
+	if err != nil {
+		return err
+	}
+	in := map[string]any{
+		"name": c.Name, "kind": c.Kind, "direction": c.Direction, "hosts": hosts, "mx": c.MX,
+		"tls": c.TLS, "server_name": c.ServerName, "pins": c.Pin, "auth": c.Auth, "user": c.User, "lmtp": c.LMTP,
+		"networks": c.Network, "client_cert_sha256": c.ClientCert, "platform": c.Platform, "originator": c.Originator,
+		"domains": c.Domain, "concurrency": c.Concurrency, "if_absent": c.IfAbsent,
+	}
+	if c.CA != "" {
+		pem, err := os.ReadFile(c.CA)
+		if err != nil {
+			return usage("cannot read the CA: "+err.Error(), "Give --ca a PEM file.")
+		}
+		in["ca"] = string(pem)
+	}
+	return show(e, "POST", at("/v1/tenants", c.Tenant)+"/connections", nil, in, func(v connectionView) string {
+		next := "next: sallyport connection test " + v.Tenant + " " + v.Name
+		if c.Auth != "none" {
+			next = "next: sallyport credential set " + v.Tenant + " " + v.Name + " --stdin"
+		}
+		return fmt.Sprintf("connection %s of %s added: %s to %s, TLS %s\n%s", v.Name, v.Tenant, v.Direction, v.to(), v.TLS, next)
+	})
+}
+
+// parseHosts reads host[:port[:priority[:weight]]]; an IPv6 address stands in
+// brackets.
+func parseHosts(words []string, port int) ([]hostView, error) {
+	hosts := []hostView{}
+	for _, w := range words {
+		h, err := parseHost(w, port)
+		if err != nil {
+			return nil, usage("--host "+w+" is not understood", "Write host, host:port, or host:port:priority:weight; an IPv6 address in brackets.")
+		}
+		hosts = append(hosts, h)
+	}
+	return hosts, nil
+}
+
+func parseHost(w string, port int) (hostView, error) {
+	h := hostView{Port: port, Weight: 1}
+	name, numbers, _ := strings.Cut(w, ":")
+	if bracketed, ok := strings.CutPrefix(w, "["); ok {
+		name, numbers, ok = strings.Cut(bracketed, "]")
+		if !ok {
+			return h, errUsage
+		}
+		numbers = strings.TrimPrefix(numbers, ":")
+	}
+	h.Host = name
+	if numbers == "" {
+		return h, nil
+	}
+	into := []*int{&h.Port, &h.Priority, &h.Weight}
+	for i, field := range strings.Split(numbers, ":") {
+		n, err := strconv.Atoi(field)
+		if err != nil || i >= len(into) {
+			return h, errUsage
+		}
+		*into[i] = n
+	}
+	return h, nil
+}
+
+type connectionList struct {
+	Tenant string `arg:""`
+}
+
+func (c *connectionList) Run(e *env) error {
+	return list(e, at("/v1/tenants", c.Tenant)+"/connections", nil,
+		[]string{"name", "kind", "direction", "to", "tls", "state", "health"}, func(v connectionView) []string {
+			return []string{v.Name, v.Kind, v.Direction, v.to(), v.TLS, v.State, v.health()}
+		})
+}
+
+type connectionRef struct {
+	Tenant string `arg:""`
+	Name   string `arg:""`
+}
+
+func (c connectionRef) path() string { return at("/v1/tenants", c.Tenant, "connections", c.Name) }
+
+type connectionShow struct{ connectionRef }
+
+func (c *connectionShow) Run(e *env) error {
+	return show(e, "GET", c.path(), nil, nil, func(v connectionView) string {
+		return fmt.Sprintf("%s of %s\nkind       %s\ndirection  %s\nto         %s\ntls        %s\nstate      %s\nhealth     %s",
+			v.Name, v.Tenant, v.Kind, v.Direction, v.to(), v.TLS, v.State, v.health())
+	})
+}
+
+type connectionTest struct {
+	connectionRef
+	Rcpt string `help:"Recipient of the test message, instead of postmaster." placeholder:"ADDRESS"`
+}
+
+type testView struct {
+	OK    bool `json:"ok"`
+	Steps []struct {
+		Name   string `json:"name"`
+		OK     bool   `json:"ok"`
+		MS     int64  `json:"ms"`
+		Detail string `json:"detail"`
+		Fix    string `json:"fix"`
+	} `json:"steps"`
+}
+
+// Run exits 1 when the test failed, after printing what it found.
+func (c *connectionTest) Run(e *env) error {
+	var failed bool
+	in := map[string]any{}
+	if c.Rcpt != "" {
+		in["rcpt"] = c.Rcpt
+	}
+	raw, err := e.call("POST", c.path()+"/test", nil, in)
+	if err != nil {
+		return err
+	}
+	var report testView
+	if err := unmarshal(raw, &report); err != nil {
+		return err
+	}
+	failed = !report.OK
+	if err := printAs(e, raw, testView.text); err != nil {
+		return err
+	}
+	if failed {
+		return errReported
+	}
+	return nil
+}
+
+func (v testView) text() string {
+	var lines []string
+	for _, s := range v.Steps {
+		mark := "ok    "
+		if !s.OK {
+			mark = "FAILED"
+		}
+		lines = append(lines, fmt.Sprintf("%s  %-9s %5d ms  %s", mark, s.Name, s.MS, s.Detail))
+		if s.Fix != "" {
+			lines = append(lines, "        fix: "+s.Fix)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+type connectionEnable struct{ connectionRef }
+
+func (c *connectionEnable) Run(e *env) error {
+	return show(e, "POST", c.path()+"/enable", nil, map[string]any{}, connectionView.stateText)
+}
+
+type connectionDisable struct{ connectionRef }
+
+func (c *connectionDisable) Run(e *env) error {
+	return show(e, "POST", c.path()+"/disable", nil, map[string]any{}, connectionView.stateText)
+}
+
+func (c connectionView) stateText() string { return "connection " + c.Name + " is " + c.State }
+
+type connectionRemove struct{ connectionRef }
+
+func (c *connectionRemove) Run(e *env) error { return remove(e, c.path(), "connection "+c.Name) }

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-mail/sallyport/internal/api/client"
+	"github.com/sallyport-mail/sallyport/internal/fault"
+)
+
+// env is what a verb runs with.
+type env struct {
+	ctx            context.Context
+	flags          *globals
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// client finds the API as the contract says: SALLYPORT_API and
+// SALLYPORT_TOKEN, or the flags, and what is missing from the data folder.
+func (e *env) client() (*client.Client, error) {
+	base, token := e.flags.API, os.Getenv("SALLYPORT_TOKEN")
+	if e.flags.TokenFile != "" {
+		t, err := os.ReadFile(e.flags.TokenFile)
+		if err != nil {
+			return nil, fault.Wrap(fault.Invalid, "token", err)
+		}
+		token = strings.TrimSpace(string(t))
+	}
+	if base == "" {
+		c, err := loadConfig(e.flags.Data)
+		if err != nil {
+			return nil, err
+		}
+		base = c.API.url()
+	}
+	if token == "" {
+		t, err := os.ReadFile(filepath.Join(e.flags.Data, tokenName))
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "token", "there is no API token").
+				WithHint("Name the gateway's folder with --data DIR, or a token with --token-file FILE.")
+		}
+		token = strings.TrimSpace(string(t))
+	}
+	return &client.Client{Base: strings.TrimSuffix(base, "/"), Token: token}, nil
+}
+
+// call does one request and returns the answer as it came.
+func (e *env) call(method, path string, query url.Values, in any) (json.RawMessage, error) {
+	c, err := e.client()
+	if err != nil {
+		return nil, err
+	}
+	var out json.RawMessage
+	err = c.Do(e.ctx, method, path, query, in, &out)
+	return out, err
+}
+
+// show does one request and prints its answer: as JSON, or by the line that
+// text makes of it.
+func show[T any](e *env, method, path string, query url.Values, in any, text func(T) string) error {
+	raw, err := e.call(method, path, query, in)
+	if err != nil {
+		return err
+	}
+	return printAs(e, raw, text)
+}
+
+// printAs shows one answer as JSON, or by the text made of it.
+func printAs[T any](e *env, raw json.RawMessage, text func(T) string) error {
+	if e.flags.JSON {
+		return e.printJSON(raw)
+	}
+	var v T
+	if len(raw) > 0 {
+		if err := unmarshal(raw, &v); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(e.stdout, strings.TrimRight(text(v), "\n"))
+	return nil
+}
+
+// list prints a listing: one JSON array of all pages, or a table.
+func list[T any](e *env, path string, query url.Values, head []string, row func(T) []string) error {
+	c, err := e.client()
+	if err != nil {
+		return err
+	}
+	if e.flags.JSON {
+		return e.listJSON(c, path, query)
+	}
+	t := newTable(head)
+	err = c.List(e.ctx, path, query, 0, func(raw json.RawMessage) error {
+		var v T
+		if err := unmarshal(raw, &v); err != nil {
+			return err
+		}
+		t.add(row(v))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return t.write(e.stdout)
+}
+
+// listJSON streams the array, so that a long listing needs no memory.
+func (e *env) listJSON(c *client.Client, path string, query url.Values) error {
+	sep := "["
+	err := c.List(e.ctx, path, query, 0, func(raw json.RawMessage) error {
+		_, err := fmt.Fprintf(e.stdout, "%s\n  %s", sep, raw)
+		sep = ","
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case sep == "[":
+		_, err = fmt.Fprintln(e.stdout, "[]")
+	default:
+		_, err = fmt.Fprintln(e.stdout, "\n]")
+	}
+	return err
+}
+
+// printJSON prints one object, indented.
+func (e *env) printJSON(v any) error {
+	out, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(e.stdout, string(out))
+	return err
+}
+
+// fail prints an error as the contract says and returns the exit code.
+func (e *env) fail(err error) int {
+	if errors.Is(err, errReported) {
+		return exitFailed
+	}
+	var p *client.Problem
+	if !errors.As(err, &p) {
+		p = &client.Problem{Type: "about:blank", Title: titleOf(err), Status: statusOf(err),
+			Detail: fault.Sentence(err), Hint: fault.HintOf(err)}
+	}
+	if e.flags.JSON {
+		out, _ := json.MarshalIndent(p, "", "  ")
+		fmt.Fprintln(e.stderr, string(out))
+	} else {
+		fmt.Fprintln(e.stderr, "sallyport:", strings.TrimSpace(p.Detail))
+		if p.Hint != "" {
+			fmt.Fprintln(e.stderr, p.Hint)
+		}
+	}
+	if errors.Is(err, errUsage) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// errUsage marks a mistake in the words of the command line.
+var errUsage = errors.New("usage")
+
+// usage is a mistake in the command line: exit code 2.
+func usage(text, hint string) error {
+	return &fault.Error{Kind: fault.Invalid, Op: "", Err: usageError(text), Hint: hint}
+}
+
+type usageError string
+
+func (u usageError) Error() string        { return string(u) }
+func (u usageError) Is(target error) bool { return target == errUsage }
+
+// statusOf is the HTTP status that a local failure would have had.
+func statusOf(err error) int {
+	switch fault.KindOf(err) {
+	case fault.Invalid:
+		return 400
+	case fault.Denied:
+		return 403
+	case fault.Missing:
+		return 404
+	case fault.Conflict:
+		return 409
+	case fault.Later:
+		return 503
+	default:
+		return 500
+	}
+}
+
+// titleOf names a kind of failure as a problem document does.
+func titleOf(err error) string {
+	k := fault.KindOf(err).String()
+	return strings.ToUpper(k[:1]) + k[1:]
+}
+
+// errReported ends a verb with code 1 when what it printed says why.
+var errReported = errors.New("reported")
+
+// unmarshal reads an answer of the API.
+func unmarshal(raw json.RawMessage, v any) error {
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("the gateway's answer is not understood: %w", err)
+	}
+	return nil
+}
+
+// sortedKeys lists a map's keys in order.
+func sortedKeys(m map[string]any) []string {
+	return slices.Sorted(maps.Keys(m))
+}
