@@ -19,7 +19,8 @@ const (
 const (
 	shards   = 64
 	perShard = 1024 // 65,536 keys in a table, some 8 MB
-	sampled  = 16   // keys looked at to find one that can go
+	sampled  = 16   // keys looked at to find the best to go
+	patience = 64   // keys looked at to find any
 	minute   = int64(60_000_000)
 )
 
@@ -138,8 +139,8 @@ func (u *usage) spend(now int64, r rate, perMinute int) bool {
 	return true
 }
 
-// usage finds or makes a key's usage; nil when the shard is full of keys with
-// open connections.
+// usage finds or makes a key's usage; nil when the shard is full and next to
+// all of its keys have connections open.
 func (s *shard[K]) usage(k K, now int64) *usage {
 	if u := s.keys[k]; u != nil {
 		return u
@@ -159,7 +160,7 @@ func (s *shard[K]) evict(now int64) bool {
 	var victim K
 	before, looked := len(s.keys), 0
 	for k, u := range s.keys {
-		if looked++; looked > sampled && (least != nil || len(s.keys) < before) {
+		if looked++; looked > patience || looked > sampled && (least != nil || len(s.keys) < before) {
 			break
 		}
 		switch {
