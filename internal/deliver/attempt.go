@@ -160,7 +160,7 @@ func (w *worker) transact(it *queue.Item) (a queue.Attempt, unsent bool) {
 		stopped = failed != nil
 		return failed
 	})
-	o := judge(result, err, len(to))
+	o := judge(result, err, len(to), c.Target.LMTP)
 	if o.broken {
 		w.drop(c)
 		w.conn = nil

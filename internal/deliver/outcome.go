@@ -22,45 +22,59 @@ type judgement struct {
 	unsent  bool // it broke before content was asked for: another way may be tried
 }
 
-// judge reads the result of a transaction with n recipients.
-func judge(r smtp.Result, err error, n int) judgement {
+// judge reads the result of a transaction with n recipients. With LMTP each
+// accepted recipient gets an answer of its own (RFC 2033 4.2).
+func judge(r smtp.Result, err error, n int, lmtp bool) judgement {
 	j := judgement{broken: err != nil || closing(r)}
 	accepted := 0
-	for _, reply := range r.Rcpt {
-		if reply.Positive() {
+	for i := range r.Rcpt {
+		if r.Rcpt[i].Positive() {
 			accepted++
 		}
 	}
+	answers := 1
+	if lmtp && r.Sent {
+		answers = accepted
+	}
 	switch {
 	case r.Mail.Code == 0:
-		j.stage, j.whole, j.unsent = "mail", ours(err), true
+		j.lost("mail", ours(err))
 	case r.Mail.Code == 421:
-		j.stage, j.whole, j.unsent = "mail", &r.Mail, true
+		j.lost("mail", &r.Mail)
 	case !r.Mail.Positive():
 		j.stage, j.whole = "mail", &r.Mail
 	case len(r.Rcpt) < n || has421(r.Rcpt):
-		j.stage, j.whole, j.unsent = "rcpt", lastWord(r.Rcpt, err), true
+		j.lost("rcpt", lastWord(r.Rcpt, err))
 	case accepted == 0:
 		j.stage, j.replies = "rcpt", r.Rcpt
-	case r.Sent && len(r.Data) < accepted && len(r.Data) != 1:
-		j.unknown(r, accepted, err)
-	case len(r.Data) == 0:
-		j.stage, j.whole = "data", ours(err)
-	default:
+	case len(r.Data) >= answers:
 		j.answered(r, accepted)
+	case r.Sent:
+		j.unknown(r, accepted, err)
+	default:
+		j.stage, j.whole = "data", ours(err)
 	}
 	return j
 }
 
+// lost is a connection that ended before content was asked for.
+func (j *judgement) lost(stage string, why *mail.Reply) {
+	j.stage, j.whole, j.unsent, j.broken = stage, why, true, true
+}
+
 // answered spreads the replies to the content over the recipients that were
-// accepted: one for all of them, or with LMTP one each (RFC 2033 4.2).
+// accepted: one for all of them, or one each.
 func (j *judgement) answered(r smtp.Result, accepted int) {
 	j.stage = "data"
 	if len(r.Data) == 1 && accepted == len(r.Rcpt) && !r.Data[0].Positive() {
 		j.whole = &r.Data[0]
 		return
 	}
-	j.replies = spread(r, accepted, mail.Reply{})
+	if len(r.Data) == 1 {
+		j.replies = spread(r.Rcpt, nil, r.Data[0])
+		return
+	}
+	j.replies = spread(r.Rcpt, r.Data, mail.Reply{})
 }
 
 // unknown is the case nobody likes: the content was sent to its end and not
@@ -76,23 +90,19 @@ func (j *judgement) unknown(r smtp.Result, accepted int, err error) {
 		return
 	}
 	silence.Code, silence.Enhanced = 421, "4.4.2"
-	j.replies = spread(r, accepted, *silence)
+	j.replies = spread(r.Rcpt, r.Data, *silence)
 }
 
-// spread gives each recipient its reply; rest is for those accepted that have
-// got none.
-func spread(r smtp.Result, accepted int, rest mail.Reply) []mail.Reply {
-	all := make([]mail.Reply, len(r.Rcpt))
-	next := 0
-	for i, reply := range r.Rcpt {
+// spread gives each recipient its reply: the refused ones theirs, the accepted
+// ones the answers in order, and rest when these are used up.
+func spread(rcpt, answers []mail.Reply, rest mail.Reply) []mail.Reply {
+	all := make([]mail.Reply, len(rcpt))
+	for i := range rcpt {
 		switch {
-		case !reply.Positive():
-			all[i] = reply
-		case len(r.Data) == 1 && (accepted == 1 || rest.Code == 0):
-			all[i] = r.Data[0]
-		case next < len(r.Data):
-			all[i] = r.Data[next]
-			next++
+		case !rcpt[i].Positive():
+			all[i] = rcpt[i]
+		case len(answers) > 0:
+			all[i], answers = answers[0], answers[1:]
 		default:
 			all[i] = rest
 		}
