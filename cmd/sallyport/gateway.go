@@ -168,7 +168,7 @@ func (g *gateway) run() {
 		rules := g.rules(l)
 		g.running.Go(func() { g.ended("smtp", g.smtp[i].Serve(g.listeners[i], rules)) })
 	}
-	g.running.Go(func() { g.ended("api", g.serveAPI()) })
+	g.running.Go(func() { g.ended("api", g.http.Serve(g.api)) })
 }
 
 // background runs one room's work until the gateway stops.
