@@ -55,18 +55,20 @@ func (s *session) spendsTooManyRecipients() bool {
 }
 
 // withDomain puts the operator's address in the place of the bare <postmaster>
-// (RFC 5321 4.5.1).
+// (RFC 5321 4.5.1), which the wire completes with our own name.
 func (s *session) withDomain(to mail.Recipient) (mail.Recipient, *mail.Reply) {
-	if to.Domain != "" {
+	if to.Domain != "" && !strings.EqualFold(to.Domain, s.host) {
 		return to, nil
 	}
-	if s.edge.c.Postmaster.IsNull() || !strings.EqualFold(to.Local, "postmaster") {
-		return to, reply(550, "5.1.1", "This host has no mailboxes of its own, name a domain")
+	tenants, postmaster := s.edge.c.Tenants, s.edge.c.Postmaster
+	if _, ours := tenants.Domain(to.Domain); ours {
+		return to, nil
 	}
-	if _, ours := s.edge.c.Tenants.Domain(s.edge.c.Postmaster.Domain); !ours {
-		return to, reply(550, "5.1.1", "This host has no postmaster mailbox")
+	_, ours := tenants.Domain(postmaster.Domain)
+	if !strings.EqualFold(to.Local, "postmaster") || !ours {
+		return to, reply(550, "5.1.1", "This host has no mailbox of that name")
 	}
-	to.Address = s.edge.c.Postmaster
+	to.Address = postmaster
 	return to, nil
 }
 
