@@ -62,7 +62,10 @@ func (g *gateway) setCredential(ctx context.Context, actor tenant.Actor, name, c
 	return nil
 }
 
-func (g *gateway) storeStats() api.StoreStats { return api.StoreStats(g.store.Stats()) }
+func (g *gateway) storeStats() api.StoreStats {
+	s := g.store.Stats()
+	return api.StoreStats{Commits: s.Commits, Changes: s.Changes, Retried: s.Retried, WALBytes: s.WALBytes, FreeBytes: s.FreeBytes}
+}
 
 func (g *gateway) certificates() []api.Certificate {
 	var out []api.Certificate
