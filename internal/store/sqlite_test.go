@@ -77,7 +77,7 @@ func TestWALIsBounded(t *testing.T) {
 	must(t, err)
 	wal := filepath.Join(dir, "db", "road.db-wal")
 	var most int64
-	for range 4000 {
+	for range 1500 {
 		must(t, drop(t.Context(), s, mustKeep(t, s, "acme", 30000)))
 		info, err := os.Stat(wal)
 		must(t, err)
@@ -94,6 +94,7 @@ func TestWALIsBounded(t *testing.T) {
 
 // A reader that stays keeps the WAL from beginning anew; it is cut off.
 func TestLongReader(t *testing.T) {
+	t.Parallel()
 	s := testpeer.OpenStore(t, store.Config{Dir: t.TempDir()})
 	for range 50 {
 		mustKeep(t, s, "acme", 10)
