@@ -82,7 +82,9 @@ func withoutTag(local string) string {
 // AcceptsAll reports whether a tenant's server was last seen to accept an
 // address that nobody has: then a probe proves nothing, and refusals come too
 // late to be told to the sender.
-func (x *Directory) AcceptsAll(tenant, domain string) bool { return x.probes.acceptsAll(tenant, domain) }
+func (x *Directory) AcceptsAll(tenant, domain string) bool {
+	return x.probes.acceptsAll(tenant, domain)
+}
 
 // Sweep forgets answers that were not asked for in a long time.
 func (x *Directory) Sweep(ctx context.Context) (int64, error) { return x.probes.sweep(ctx) }

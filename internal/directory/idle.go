@@ -18,6 +18,7 @@ type idle struct {
 	mu     sync.Mutex
 	kept   map[name][]*resting
 	closed bool
+	leave  sync.WaitGroup // farewells under way
 }
 
 // resting is a connection that waits, and the timer that ends its waiting.
@@ -68,7 +69,7 @@ func (i *idle) put(where name, c *smtp.Client) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.closed || len(i.kept[where]) >= idleMost {
-		go c.Quit() // it waits briefly for the server's farewell
+		i.leave.Go(func() { c.Quit() }) // which waits briefly for the server's word
 		return
 	}
 	r := &resting{client: c}
@@ -85,11 +86,13 @@ func (i *idle) expire(where name, r *resting) {
 		if list[at] == r {
 			i.set(where, append(list[:at:at], list[at+1:]...))
 			found = true
+			i.leave.Add(1)
 			break
 		}
 	}
 	i.mu.Unlock()
 	if found {
+		defer i.leave.Done()
 		r.client.Quit()
 	}
 }
@@ -106,4 +109,5 @@ func (i *idle) close() {
 			r.client.Close()
 		}
 	}
+	i.leave.Wait()
 }
