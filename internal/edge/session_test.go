@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/mailauth/dns"
 	"github.com/sallyport-mail/sallyport/internal/queue"
 	"github.com/sallyport-mail/sallyport/internal/smtp"
+	"github.com/sallyport-mail/sallyport/internal/store"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
 )
 
@@ -309,5 +310,17 @@ func TestSmartHost(t *testing.T) {
 	}
 	if !slices.Equal(to, []string{"x@example.net", "y@example.com", "z@example.org"}) || it.Connection != "out" || len(h.items()) != 1 {
 		t.Errorf("%v %s", to, it.Destination)
+	}
+}
+
+// Below the mark of free space nothing is taken in.
+func TestDiskFull(t *testing.T) {
+	h := newHouse(t)
+	h.store = openStoreWith(t, store.Config{Reserve: 1 << 60})
+	h.open()
+	s := h.visit(Inbound)
+	defer s.Close()
+	if _, r := deliver(t.Context(), s, "a@example.org", []string{"b@acme.test"}, ""); r.Code != 452 || r.Enhanced != "4.3.1" {
+		t.Errorf("%v", r)
 	}
 }
