@@ -81,4 +81,3 @@ func BenchmarkOwnShare10K(b *testing.B) {
 		s.Close()
 	}
 }
-
