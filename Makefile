@@ -35,8 +35,8 @@ lint:
 	$(GO) tool staticcheck ./...
 
 # Comparisons with Postfix in the same run; prints the table of docs/benchmarks.md.
-bench: deps build
-	$(GO) run ./test/bench -binary bin/sallyport
+bench: deps
+	SALLYPORT_BENCH=1 $(GO) test -count=1 -timeout 60m -run TestBench ./test
 
 # The long form of the crash tests: 50 kills a store, power cuts, the million.
 chaos: deps

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/alarm"
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/deliver"
 	"github.com/sallyport-mail/sallyport/internal/directory"
@@ -43,6 +44,7 @@ type gateway struct {
 	queue       *queue.Queue
 	edge        *edge.Edge
 	deliverer   *deliver.Deliverer
+	alarm       *alarm.Watch
 	smtp        []*smtp.Server // one a listener
 	http        *http.Server
 
@@ -58,7 +60,7 @@ type gateway struct {
 func startGateway(ctx context.Context, dir string, cfg config, log *slog.Logger) (*gateway, error) {
 	g := &gateway{dir: dir, cfg: cfg, log: log, failed: make(chan error, 1)}
 	for _, step := range []func(context.Context) error{
-		g.openStore, g.openTenants, g.openConnections, g.openRoad, g.openEdge, g.openAPI, g.listen,
+		g.openStore, g.openTenants, g.openConnections, g.openRoad, g.openEdge, g.openAlarm, g.openAPI, g.listen,
 	} {
 		if err := step(ctx); err != nil {
 			g.close()
@@ -164,11 +166,12 @@ func (g *gateway) run() {
 	g.background("queue", g.queue.Run)
 	g.background("deliver", func(ctx context.Context) error { return g.deliverer.Run(ctx, drainTime/2) })
 	g.background("housekeeping", g.keepHouse)
+	g.background("alarm", g.alarm.Run)
 	for i, l := range g.cfg.Listeners {
 		rules := g.rules(l)
 		g.running.Go(func() { g.ended("smtp", g.smtp[i].Serve(g.listeners[i], rules)) })
 	}
-	g.running.Go(func() { g.ended("api", g.serveAPI()) })
+	g.running.Go(func() { g.ended("api", g.http.Serve(g.api)) })
 }
 
 // background runs one room's work until the gateway stops.

@@ -171,6 +171,9 @@ func (w *worker) transact(it *queue.Item) (a queue.Attempt, unsent bool) {
 	case body.failed != nil && !result.Sent:
 		a.Stage, a.Whole = "data", unreadable(body.failed)
 		return a, false
+	case errors.Is(err, smtp.ErrBareLine):
+		a.Stage, a.Whole = "data", unsendable()
+		return a, false
 	}
 	a.Stage, a.Whole, a.Replies = o.stage, o.whole, o.replies
 	return a, o.unsent
@@ -248,6 +251,12 @@ func tooLarge(size, limit int64, peer string) *mail.Reply {
 // unreadable is our own trouble, not the far end's: RFC 3463 4.3.0.
 func unreadable(err error) *mail.Reply {
 	return &mail.Reply{Code: 451, Enhanced: "4.3.0", Text: "the stored message could not be read here: " + fault.Sentence(err)}
+}
+
+// unsendable is a message that the next server might read as two: it is not
+// sent at all (RFC 5321 2.3.8).
+func unsendable() *mail.Reply {
+	return &mail.Reply{Code: 550, Enhanced: "5.6.0", Text: "the stored message has a bare CR or LF, which cannot be sent on safely"}
 }
 
 // dialFailure says at which stage a way could not be opened.

@@ -26,8 +26,11 @@ type judgement struct {
 // accepted recipient gets an answer of its own (RFC 2033 4.2).
 func judge(r smtp.Result, err error, n int, lmtp bool) judgement {
 	j := judgement{broken: err != nil || closing(r)}
-	accepted := 0
+	accepted, heard := 0, 0
 	for i := range r.Rcpt {
+		if r.Rcpt[i].Code != 0 {
+			heard++
+		}
 		if r.Rcpt[i].Positive() {
 			accepted++
 		}
@@ -43,7 +46,7 @@ func judge(r smtp.Result, err error, n int, lmtp bool) judgement {
 		j.lost("mail", &r.Mail)
 	case !r.Mail.Positive():
 		j.stage, j.whole = "mail", &r.Mail
-	case len(r.Rcpt) < n || has421(r.Rcpt):
+	case heard < n || has421(r.Rcpt):
 		j.lost("rcpt", lastWord(r.Rcpt, err))
 	case accepted == 0:
 		j.stage, j.replies = "rcpt", r.Rcpt

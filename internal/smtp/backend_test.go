@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -141,7 +140,7 @@ func (s *recording) Auth(_ context.Context, user, password string) *mail.Reply {
 // nothing is left then.
 func startServer(t testing.TB, b Backend, rules Listener) (addr string, s *Server) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -236,7 +236,13 @@ func (b *content) fill() error {
 			return errTooSlow
 		}
 	}
-	return c.fill()
+	err := c.fill()
+	if err == io.EOF {
+		// Content has one end only: a peer that goes away before it has sent
+		// no message, and a session must not take the rest for one.
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // bdat answers BDAT (RFC 3030 2). Whatever is replied, the chunk is consumed:

@@ -180,6 +180,7 @@ func (s *Store) Ping(ctx context.Context) error {
 // Stats are figures for metrics.
 type Stats struct {
 	Commits, Changes, Retried uint64 // Changes/Commits is the group size
+	Waiting                   int    // changes for which no commit has begun
 	WALBytes                  int64
 	FreeBytes                 int64
 }
@@ -191,6 +192,7 @@ func (s *Store) Stats() Stats {
 		sum.Commits += db.commits.commits.Load()
 		sum.Changes += db.commits.changes.Load()
 		sum.Retried += db.commits.retried.Load()
+		sum.Waiting += db.commits.waits()
 		sum.WALBytes += db.wal.Load()
 	}
 	sum.FreeBytes = s.disk.free()

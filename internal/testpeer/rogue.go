@@ -197,6 +197,9 @@ func (s *rogueSession) content() bool {
 	}
 	s.mu.Lock()
 	s.dots++
+	if !s.due(AtDot) {
+		s.received = append(s.received, s.now) // before its 250 is heard
+	}
 	s.mu.Unlock()
 	answers := 1
 	if s.lmtp {
@@ -207,9 +210,6 @@ func (s *rogueSession) content() bool {
 			return false
 		}
 	}
-	s.mu.Lock()
-	s.received = append(s.received, s.now)
-	s.mu.Unlock()
 	s.message++
 	return true
 }
