@@ -39,9 +39,14 @@ func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 func (l *pipeListener) dial() net.Conn {
 	ours, theirs := net.Pipe()
-	l.conns <- theirs
+	l.conns <- fromAfar{theirs}
 	return ours
 }
+
+// fromAfar is a connection from 192.0.2.1.
+type fromAfar struct{ net.Conn }
+
+func (fromAfar) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1000} }
 
 // talk is one end of a dialogue in a test.
 type talk struct {
