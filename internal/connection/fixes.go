@@ -1,6 +1,7 @@
 package connection
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -84,20 +85,23 @@ func fixTLS(err error, e *entry, host string) string {
 	case e.TLS == TLSMutual && isRemoteAlert(err):
 		return "The server does not accept our certificate: let it trust the certificate's issuer, and check that it has not expired."
 	}
-	return fixCertificate(err, name)
+	return fixCertificate(err, name, e.ca != nil)
 }
 
-func fixCertificate(err error, name string) string {
+func fixCertificate(err error, name string, ownCA bool) string {
 	var unknown x509.UnknownAuthorityError
 	var hostname x509.HostnameError
 	var bad x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &unknown):
-		issuer, in := "an issuer that it does not name", "the system roots"
+		issuer, trusted := "an issuer that it does not name", "in the system roots"
 		if unknown.Cert != nil {
 			issuer = unknown.Cert.Issuer.String()
 		}
-		return fmt.Sprintf("The server's certificate is issued by %s, which is not in %s or the CA given; give its CA with --ca FILE or pin it with --pin sha256:….", issuer, in)
+		if ownCA {
+			trusted = "by the CA given"
+		}
+		return fmt.Sprintf("The server's certificate is issued by %s, which is not %s; give its CA with --ca FILE or pin it with --pin %s.", issuer, trusted, leafPin(err))
 	case errors.As(err, &hostname):
 		has := strings.Join(certNames(hostname.Certificate), ", ")
 		return fmt.Sprintf("The server's certificate is for %s, not for %s: give the right name with --server-name, or correct the certificate.", has, name)
@@ -110,6 +114,15 @@ func fixCertificate(err error, name string) string {
 		return "The server ended the TLS handshake: let it offer TLS 1.2 or 1.3 with a common cipher."
 	}
 	return "Let the server offer TLS 1.2 or 1.3 on this port."
+}
+
+// leafPin is the pin of the certificate that was not verified.
+func leafPin(err error) string {
+	var v *tls.CertificateVerificationError
+	if !errors.As(err, &v) || len(v.UnverifiedCertificates) == 0 {
+		return "sha256:HEX"
+	}
+	return pinOf(v.UnverifiedCertificates[0])
 }
 
 // certNames are the names that a certificate is good for.

@@ -57,12 +57,16 @@ func checkPins(pins []string, s tls.ConnectionState) error {
 	if len(s.PeerCertificates) == 0 {
 		return &PinError{Want: pins, Got: "none"}
 	}
-	sum := sha256.Sum256(s.PeerCertificates[0].Raw)
-	got := "sha256:" + hex.EncodeToString(sum[:])
+	got := pinOf(s.PeerCertificates[0])
 	if !slices.Contains(pins, got) {
 		return &PinError{Want: pins, Got: got}
 	}
 	return nil
+}
+
+func pinOf(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // ClientTLS is the configuration by which a rule verifies a peer.

@@ -10,12 +10,16 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
 
-func openStore(t testing.TB) *store.Store {
+func openStore(t testing.TB) *store.Store { return openStoreWith(t, store.Config{}) }
+
+func openStoreWith(t testing.TB, c store.Config) *store.Store {
 	t.Helper()
-	st, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	c.Dir, c.Log, c.Now = t.TempDir(), slog.New(slog.DiscardHandler), time.Now
+	st, err := store.Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,4 +116,33 @@ func TestReceiveReportsTheReader(t *testing.T) {
 	if !errors.Is(err, broken) {
 		t.Errorf("%v", err)
 	}
+}
+
+// However a message is cut into pieces, and however little of it a body keeps
+// in memory, the header section that is judged is that of the whole message.
+func FuzzReceive(f *testing.F) {
+	f.Add([]byte("Subject: x\r\n\r\nbody\r\n"), uint8(3))
+	f.Add([]byte("\r\nbody only, and longer than what the body keeps in memory, so that it spills\r\n"), uint8(1))
+	f.Add([]byte("A: "+strings.Repeat("a", 58)+"\r\n\r\nX: not a field\r\n"), uint8(1))
+	f.Add([]byte("A: "+strings.Repeat("b", 100)+"\r\nB: c\r\n\r\nX: not a field\r\n"), uint8(7))
+	st, err := store.Open(f.Context(), store.Config{Dir: f.TempDir(), RowLimit: 64, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { st.Close() })
+	e := New(Config{Store: st, Hostname: func(string) string { return "mx.test" }, Limits: Limits{HeaderBytes: 1 << 20}})
+	f.Fuzz(func(t *testing.T, data []byte, n uint8) {
+		body := st.Bodies.New()
+		defer body.Discard()
+		in, refusal, err := e.receive(body, &pieces{r: bytes.NewReader(data), n: int(n) + 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if refusal != nil {
+			return
+		}
+		if want := data[:mail.ScanHeader(data, "").Bytes]; !bytes.Equal(in.header, want) {
+			t.Fatalf("header %q, want %q", in.header, want)
+		}
+	})
 }

@@ -231,4 +231,3 @@ func (s *story) compare(lines []string) {
 		s.t.Errorf("the queue has\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
 	}
 }
-

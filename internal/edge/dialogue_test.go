@@ -78,23 +78,3 @@ func (c *caller) secure() {
 	}
 	c.conn, c.r = t, bufio.NewReader(t)
 }
-
-// send runs one transaction and returns the reply to the final dot, or the
-// first refusal.
-func (c *caller) send(from string, to []string, content string) string {
-	c.t.Helper()
-	c.say("MAIL FROM:<" + from + ">")
-	if got := c.hear(); got[0] != '2' {
-		return got
-	}
-	for _, r := range to {
-		c.say("RCPT TO:<" + r + ">")
-		if got := c.hear(); got[0] != '2' {
-			return got
-		}
-	}
-	c.ask("DATA", "354")
-	c.say(content)
-	c.say(".")
-	return c.hear()
-}

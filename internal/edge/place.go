@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,12 +14,9 @@ import (
 // place makes a message of each group and puts them all into the queue in one
 // durable write; it returns their ids.
 func (s *session) place(ctx context.Context, groups []group, in incoming) ([]string, error) {
-	tenants := make([]string, len(groups))
-	for i := range groups {
-		tenants[i] = groups[i].tenant
-	}
-	// One reference a message, also where two are of one tenant: each is
-	// dropped when its own message is done.
+	// The messages of one tenant share one body, which the queue drops with the
+	// last of them.
+	tenants := owners(groups)
 	refs, err := in.body.Finish(ctx, tenants...)
 	if err != nil {
 		return nil, err
@@ -28,7 +26,7 @@ func (s *session) place(ctx context.Context, groups []group, in incoming) ([]str
 	for i := range groups {
 		ids[i] = s.edge.ids.next(in.at)
 		ms[i] = s.message(ids[i], &groups[i], in)
-		ms[i].Ref = refs[i]
+		ms[i].Ref = refs[slices.Index(tenants, groups[i].tenant)]
 	}
 	return ids, s.edge.c.Queue.Put(ctx, ms)
 }
@@ -37,6 +35,17 @@ func (s *session) place(ctx context.Context, groups []group, in incoming) ([]str
 // name it.
 func accepted(ids []string) mail.Reply {
 	return mail.Reply{Code: 250, Enhanced: "2.0.0", Text: "Accepted as " + strings.Join(ids, ", ")}
+}
+
+// owners are the tenants of the groups, each once.
+func owners(groups []group) []string {
+	out := make([]string, 0, 1)
+	for i := range groups {
+		if !slices.Contains(out, groups[i].tenant) {
+			out = append(out, groups[i].tenant)
+		}
+	}
+	return out
 }
 
 // message is a group's message for the queue.

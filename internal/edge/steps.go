@@ -17,6 +17,9 @@ func (s *session) cameBy(g *group, in incoming) trace.Step {
 		peer := s.conn.Remote.String()
 		step.Peer = &peer
 	}
+	if step.TLS != nil && s.tx.who.tenant != "" && g.tenant != s.tx.who.tenant {
+		step.TLS.Client = ""
+	}
 	text := s.story(g)
 	step.Text = &text
 	return step

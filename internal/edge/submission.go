@@ -2,6 +2,8 @@ package edge
 
 import (
 	"context"
+	"io"
+	"mime"
 	"net/mail"
 	"strings"
 
@@ -86,7 +88,7 @@ func (s *session) author(header []byte) *ours.Reply {
 	if len(fields) != 1 {
 		return reply(550, "5.6.0", "The message needs exactly one From field")
 	}
-	list, err := mail.ParseAddressList(fields[0])
+	list, err := addressParser().ParseList(fields[0])
 	if err != nil || len(list) == 0 {
 		return reply(550, "5.6.0", "The From field cannot be read")
 	}
@@ -97,4 +99,11 @@ func (s *session) author(header []byte) *ours.Reply {
 		}
 	}
 	return nil
+}
+
+// addressParser takes display names in any charset: what they say is not
+// asked, so they are left undecoded rather than refused.
+func addressParser() *mail.AddressParser {
+	asIs := func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
+	return &mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: asIs}}
 }
