@@ -117,7 +117,7 @@ func (g *gateway) openRoad(ctx context.Context) (err error) {
 	}
 	g.queue, err = queue.New(ctx, queue.Config{
 		Store: g.store, Trace: g.trace, Log: g.log, Now: time.Now, Slots: g.cfg.Delivery.Slots,
-		Limit: g.concurrency, Times: g.deliveryTimes, Bounce: g.bounceRoute, Hostname: g.tenantHostname,
+		Limit: g.concurrency, Times: g.deliveryTimes, KeepFailed: g.failedKept, Bounce: g.bounceRoute, Hostname: g.tenantHostname,
 	})
 	if err != nil {
 		return err
@@ -289,16 +289,22 @@ func (g *gateway) traceKept(name string) time.Duration {
 	return time.Duration(orDefault(t.Settings.TraceDays, 30)) * 24 * time.Hour
 }
 
-// deliveryTimes are how long delivery to a tenant's mail is tried, when its
-// senders are told of a delay, and how long what failed is kept.
-func (g *gateway) deliveryTimes(name string) (expiry, notice, keep time.Duration) {
+// deliveryTimes are how long delivery of a tenant's mail is tried, and when
+// its own senders are told of a delay.
+func (g *gateway) deliveryTimes(name string) (expiry, notice time.Duration) {
 	t, _ := g.tenants.Tenant(name)
 	s := t.Settings
 	expiry = time.Duration(orDefault(s.ExpiryHours, 120)) * time.Hour
 	if s.DelayNoticeHours >= 0 {
 		notice = time.Duration(orDefault(s.DelayNoticeHours, 4)) * time.Hour
 	}
-	return expiry, notice, time.Duration(orDefault(s.FailedDays, 14)) * 24 * time.Hour
+	return expiry, notice
+}
+
+// failedKept is how long a tenant's finally refused mail is kept.
+func (g *gateway) failedKept(name string) time.Duration {
+	t, _ := g.tenants.Tenant(name)
+	return time.Duration(orDefault(t.Settings.FailedDays, 14)) * 24 * time.Hour
 }
 
 // bounceRoute is the way to one of our own tenants' senders.

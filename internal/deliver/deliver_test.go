@@ -144,7 +144,7 @@ func TestRepliesAreScripted(t *testing.T) {
 	if s := got["large"]; !strings.HasPrefix(s, "mail: all 552 5.3.4 the message has 100001 bytes, mx1.test [") {
 		t.Errorf("large: %s", s)
 	}
-	if n := sink.Conns(); n > q.width {
+	if n := sink.Conns(); n > q.width+1 { // "sender" is another tenant's
 		t.Errorf("refusals cost connections: %d", n)
 	}
 }

@@ -150,6 +150,10 @@ func (b *content) advance() error {
 		switch {
 		case b.c == nil:
 			return io.ErrClosedPipe
+		case b.lost == io.EOF:
+			// Content has one end only: a peer that goes away before it has
+			// sent no message, and a session must not take the rest for one.
+			return io.ErrUnexpectedEOF
 		case b.lost != nil:
 			return b.lost
 		case b.err != nil:
@@ -236,13 +240,7 @@ func (b *content) fill() error {
 			return errTooSlow
 		}
 	}
-	err := c.fill()
-	if err == io.EOF {
-		// Content has one end only: a peer that goes away before it has sent
-		// no message, and a session must not take the rest for one.
-		return io.ErrUnexpectedEOF
-	}
-	return err
+	return c.fill()
 }
 
 // bdat answers BDAT (RFC 3030 2). Whatever is replied, the chunk is consumed:

@@ -28,9 +28,10 @@ func TestContentCutOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Fprint(c, "EHLO x.test\r\nMAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\n"+sent)
-		c.Close()
+		c.(*net.TCPConn).CloseWrite() // an orderly end, not a reset
 		if err := <-read; err == nil {
 			t.Errorf("%q and then nothing: the session saw a whole message", sent)
 		}
+		c.Close()
 	}
 }

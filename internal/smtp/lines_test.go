@@ -96,7 +96,8 @@ func (n *naive) judge(text []byte, whole bool, maxLine int, dots bool) {
 	}
 	n.bad = n.bad || bytes.ContainsAny(inner, "\r\n")
 	n.long = n.long || maxLine > 0 && len(text) > maxLine
-	if whole && len(inner) > 1 && inner[0] == 0 && string(bytes.ReplaceAll(inner, []byte{0}, nil)) == "." {
+	ended := whole || bytes.HasSuffix(text, []byte("\r"))
+	if ended && len(inner) > 1 && inner[0] == 0 && string(bytes.ReplaceAll(inner, []byte{0}, nil)) == "." {
 		n.bad = true
 	}
 }

@@ -125,7 +125,7 @@ func TestVerify(t *testing.T) {
 		if len(want) > 0 || len(found) != 5 {
 			t.Error("not found:", want, found)
 		}
-	})
+	}, func(c *store.Config) { c.RowLimit = 32 << 10 })
 }
 
 func flip(t *testing.T, path string) {

@@ -26,7 +26,7 @@ type Config struct {
 }
 
 const (
-	DefaultRowLimit = 32 << 10 // measured: docs/benchmarks.md
+	DefaultRowLimit = 64 << 10 // measured: BenchmarkRowLimit, docs/benchmarks.md
 	DefaultReserve  = 64 << 20
 )
 

@@ -168,6 +168,14 @@ func (l *Log) finish() error {
 // are read from the road later.
 func (l *Log) Committed(seqs []int64, events []Event) { l.mover.hand(seqs, events) }
 
+// Missed says that events may have been committed without anybody knowing
+// their numbers, as when the connection is lost at a commit: they are read from
+// the road.
+func (l *Log) Missed() {
+	l.mover.setBehind(true)
+	l.mover.nudge()
+}
+
 // Filter of List; zero fields match everything. Tenant "" needs the operator.
 // From and To match an address, or a whole domain when they begin with "@".
 type Filter struct {
