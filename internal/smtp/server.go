@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
-	"log/slog"
-	"net"
 	"net/netip"
 	"time"
 
@@ -24,6 +22,11 @@ type Conn struct {
 	TLS       *tls.ConnectionState // nil in clear
 	User      string               // authenticated user, "" before AUTH
 	StartedAt time.Time
+	// EarlyTalker says that the client spoke before it was greeted, which RFC
+	// 5321 4.3.1 forbids and honest senders never do. It is seen without
+	// waiting, just before the greeting, so it is known from Hello on; never
+	// with implicit TLS.
+	EarlyTalker bool
 }
 
 // Backend makes a session for each connection.
@@ -56,6 +59,7 @@ type Session interface {
 	Reset()
 	// Refused is told of each negative reply the server gave on its own
 	// account (syntax, sequence, limits), so that it can be counted and traced.
+	// command is the verb alone, "" where there was none.
 	Refused(command string, r mail.Reply)
 	// Close is the last call, whatever happened.
 	Close()
@@ -69,36 +73,27 @@ type Authenticator interface {
 
 // Listener is one listening address's rules.
 type Listener struct {
-	Name               string
-	Hostname           func(c *Conn) string // greeting and EHLO name
-	TLS                *tls.Config          // nil: no STARTTLS
-	ImplicitTLS        bool                 // TLS from the first byte (RFC 8314 3)
-	RequireTLS         bool                 // 530 5.7.0 before STARTTLS for AUTH and MAIL
-	Auth               bool                 // offer AUTH, only within TLS
-	InsecureAuth       bool                 // offer AUTH in clear too: loopback tests only
-	Proxy              []netip.Prefix       // PROXY protocol is expected from these peers, and from nobody else believed
-	MaxSize            int64                // SIZE, bytes
-	MaxRcpt            int                  // recipients in a transaction, then 452 4.5.3
-	MaxLine            int                  // bytes of a content line with CRLF, 0: no limit
-	MaxErrors          int                  // negative replies before 421
-	MaxConns           int                  // concurrent connections on this listener, then 421 4.3.2
-	CommandTimeout     time.Duration        // RFC 5321 4.5.3.2.7: 5 minutes
-	DataTimeout        time.Duration        // between two reads of content
-	MinDataRate        int64                // bytes a second, averaged after the first 30 s, below which 421 4.4.2; 0: none
-	TransactionTimeout time.Duration        // the longest a connection may take for one transaction
+	Name         string
+	Hostname     func(c *Conn) string // greeting and EHLO name
+	TLS          *tls.Config          // nil: no STARTTLS
+	ImplicitTLS  bool                 // TLS from the first byte (RFC 8314 3)
+	RequireTLS   bool                 // 530 5.7.0 before STARTTLS for AUTH and MAIL
+	Auth         bool                 // offer AUTH, only within TLS
+	InsecureAuth bool                 // offer AUTH in clear too: loopback tests only
+	Proxy        []netip.Prefix       // PROXY protocol is expected from these peers, and from nobody else believed
+	MaxSize      int64                // SIZE, bytes
+	MaxRcpt      int                  // recipients in a transaction, then 452 4.5.3
+	MaxLine      int                  // bytes of a content line with CRLF, 0: no limit
+	MaxErrors    int                  // negative replies before 421
+	MaxConns     int                  // concurrent connections on this listener, then 421 4.3.2
+	// EvictSilent lets a new connection into a full listener at the cost of
+	// the oldest one that has said nothing for at least this long. 0: never.
+	EvictSilent time.Duration
+	// FirstCommandTimeout is how long a client may be silent after the
+	// greeting while the listener is more than half full. 0: CommandTimeout.
+	FirstCommandTimeout time.Duration
+	CommandTimeout      time.Duration // RFC 5321 4.5.3.2.7: 5 minutes
+	DataTimeout         time.Duration // between two reads of content
+	MinDataRate         int64         // bytes a second, averaged after the first 30 s, below which 421 4.4.2; 0: none
+	TransactionTimeout  time.Duration // the longest a connection may take for one transaction
 }
-
-// Server serves any number of listeners with one Backend.
-type Server struct {
-	Backend Backend
-	Log     *slog.Logger
-	Now     func() time.Time
-	// Extended by the room with unexported state.
-}
-
-// Serve accepts connections on l until it is closed or Shutdown is called.
-func (s *Server) Serve(l net.Listener, rules Listener) error { panic("skeleton") }
-
-// Shutdown stops accepting, lets sessions that are in DATA or BDAT finish
-// until ctx ends, tells the others 421 4.3.2 and closes them.
-func (s *Server) Shutdown(ctx context.Context) error { panic("skeleton") }

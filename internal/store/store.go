@@ -26,7 +26,7 @@ type Config struct {
 }
 
 const (
-	DefaultRowLimit = 32 << 10 // measured: docs/benchmarks.md
+	DefaultRowLimit = 64 << 10 // measured: BenchmarkRowLimit, docs/benchmarks.md
 	DefaultReserve  = 64 << 20
 )
 
@@ -128,7 +128,7 @@ func openDB(ctx context.Context, s *Store, name string, cacheKB int) (*DB, error
 		err = assertPostgres(ctx, db.write, s.c.Log)
 	}
 	if err == nil {
-		_, err = migrate(ctx, db.write, db.dialect, name, 0)
+		db.version, err = migrate(ctx, db.write, db.dialect, name, 0)
 	}
 	if err != nil {
 		db.read.Close()
@@ -180,6 +180,7 @@ func (s *Store) Ping(ctx context.Context) error {
 // Stats are figures for metrics.
 type Stats struct {
 	Commits, Changes, Retried uint64 // Changes/Commits is the group size
+	Waiting                   int    // changes for which no commit has begun
 	WALBytes                  int64
 	FreeBytes                 int64
 }
@@ -191,6 +192,7 @@ func (s *Store) Stats() Stats {
 		sum.Commits += db.commits.commits.Load()
 		sum.Changes += db.commits.changes.Load()
 		sum.Retried += db.commits.retried.Load()
+		sum.Waiting += db.commits.waits()
 		sum.WALBytes += db.wal.Load()
 	}
 	sum.FreeBytes = s.disk.free()

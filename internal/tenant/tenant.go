@@ -1,8 +1,12 @@
 package tenant
 
 import (
+	"cmp"
 	"context"
+	"hash/fnv"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/store"
@@ -24,89 +28,164 @@ type Tenant struct {
 	Settings  Settings  `json:"settings"`
 }
 
-// Settings of a tenant; the zero value of each field means the default.
-type Settings struct {
-	TraceDays           int      `json:"trace_days"`            // how long message traces are kept; default 30
-	FailedDays          int      `json:"failed_days"`           // how long finally refused and held mail is kept; default 14
-	ExpiryHours         int      `json:"expiry_hours"`          // how long delivery is tried; default 120 (5 days)
-	DelayNoticeHours    int      `json:"delay_notice_hours"`    // delay DSN to own senders after; default 4, -1 never
-	MaxSize             int64    `json:"max_size"`              // bytes; default the listener's
-	MaxRecipients       int      `json:"max_recipients"`        // a message; default the listener's
-	MessagesPerMinute   int      `json:"messages_per_minute"`   // inbound and outbound each; 0 none
-	RecipientsPerMinute int      `json:"recipients_per_minute"` // 0 none
-	ConnectionsMax      int      `json:"connections_max"`       // concurrent submission sessions; 0 none
-	Block               []string `json:"block"`                 // senders refused: address, domain, .domain (and below), IP or CIDR
-	Allow               []string `json:"allow"`                 // like Block, and wins over it and over rate limits
-	Egress              string   `json:"egress"`                // name of the egress pool, default "default"
-}
+// How a domain's recipients are known.
+const (
+	RecipientsList  = "list"  // only those that the directory lists
+	RecipientsProbe = "probe" // those that the tenant's server accepts
+	RecipientsNone  = "none"  // all
+)
 
 // Domain is a domain whose mail is a tenant's.
 type Domain struct {
 	Name       string    `json:"name"` // A-labels
 	Tenant     string    `json:"tenant"`
-	Recipients string    `json:"recipients"` // "list", "probe" or "none"
+	Recipients string    `json:"recipients"` // "list", "probe" (the default) or "none"
 	PlusTags   bool      `json:"plus_tags"`  // user+tag is user, for the recipient check
 	CreatedAt  time.Time `json:"created_at"`
 }
-
-// Registry answers from memory and changes the control database.
-type Registry struct { /* unexported */
-}
-
-// New loads everything.
-func New(ctx context.Context, c Config) (*Registry, error) { panic("skeleton") }
 
 // Actor is who asks for a change, for the audit event: "token:<id>" or
 // "system".
 type Actor string
 
-func (r *Registry) Add(ctx context.Context, a Actor, t Tenant) (Tenant, error) { panic("skeleton") }
-func (r *Registry) Set(ctx context.Context, a Actor, name string, s Settings) (Tenant, error) {
-	panic("skeleton")
+// Registry answers from memory and changes the control database. What it
+// returns is shared: slices in it are not to be changed.
+type Registry struct {
+	c     Config
+	hooks []Hook
+	// One tenant's changes come one after another, so that memory takes them
+	// in the order in which the database did; those of different tenants share
+	// commits.
+	stripes [64]sync.Mutex
+
+	mu       sync.RWMutex
+	tenants  map[string]*holding
+	names    []string // sorted
+	domains  map[string]Domain
+	tokens   map[string]*token
+	users    map[string]*submitter
+	lists    Lists
+	operator *senderLists
+
+	passwords *passwords
+	uses      *uses
 }
 
-// Remove refuses (conflict) while the tenant has domains or queued mail;
-// inUse is asked for the latter.
-func (r *Registry) Remove(ctx context.Context, a Actor, name string, inUse func(tenant string) error) error {
-	panic("skeleton")
+// holding is a tenant with what is asked of it on the road.
+type holding struct {
+	Tenant
+	domains []string // sorted
+	senders *senderLists
 }
-func (r *Registry) Tenant(name string) (Tenant, bool) { panic("skeleton") }
+
+// New loads everything.
+func New(ctx context.Context, c Config) (*Registry, error) {
+	r := &Registry{
+		c:       c,
+		tenants: make(map[string]*holding),
+		domains: make(map[string]Domain),
+		tokens:  make(map[string]*token),
+		users:   make(map[string]*submitter),
+	}
+	r.uses = newUses(r.writeUses)
+	var err error
+	if r.passwords, err = newPasswords(c.Now); err != nil {
+		return nil, err
+	}
+	if err := r.load(ctx); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Close writes down what is known only in memory: when tokens and passwords
+// were last used.
+func (r *Registry) Close(ctx context.Context) error { return r.uses.close(ctx) }
+
+// lock serialises changes of one tenant ("" for those of no tenant).
+func (r *Registry) lock(tenant string) (unlock func()) {
+	h := fnv.New32a()
+	h.Write([]byte(tenant))
+	m := &r.stripes[h.Sum32()%uint32(len(r.stripes))]
+	m.Lock()
+	return m.Unlock
+}
+
+// Tenant looks a tenant up by its name.
+func (r *Registry) Tenant(name string) (Tenant, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	h := r.tenants[name]
+	if h == nil {
+		return Tenant{}, false
+	}
+	return h.Tenant, true
+}
 
 // Tenants are in order of name, after the name given, at most limit.
-func (r *Registry) Tenants(after string, limit int) []Tenant { panic("skeleton") }
-func (r *Registry) Regions() []string                        { panic("skeleton") }
-
-func (r *Registry) AddDomain(ctx context.Context, a Actor, d Domain) (Domain, error) {
-	panic("skeleton")
-}
-func (r *Registry) RemoveDomain(ctx context.Context, a Actor, tenant, domain string) error {
-	panic("skeleton")
-}
-
-// Domain looks up exactly this domain: subdomains only if added.
-func (r *Registry) Domain(name string) (Domain, bool) { panic("skeleton") }
-func (r *Registry) Domains(tenant string) []Domain    { panic("skeleton") }
-func (r *Registry) Count() (tenants, domains int)     { panic("skeleton") }
-
-// Blocks are the operator's own sender lists, for all tenants.
-type Lists struct {
-	Block []string `json:"block"`
-	Allow []string `json:"allow"`
+func (r *Registry) Tenants(after string, limit int) []Tenant {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	at, found := slices.BinarySearch(r.names, after)
+	if found {
+		at++
+	}
+	names := r.names[at:]
+	names = names[:min(len(names), max(limit, 0))]
+	list := make([]Tenant, len(names))
+	for i, name := range names {
+		list[i] = r.tenants[name].Tenant
+	}
+	return list
 }
 
-func (r *Registry) Lists() Lists                                         { panic("skeleton") }
-func (r *Registry) SetLists(ctx context.Context, a Actor, l Lists) error { panic("skeleton") }
+// Regions are those that this process serves.
+func (r *Registry) Regions() []string { return slices.Clone(r.c.Regions) }
 
-// Verdict of the sender lists.
-type Verdict int
+// Domain looks up exactly this domain: subdomains only if added. The name is
+// in A-label form and lower case, as in mail.Address.
+func (r *Registry) Domain(name string) (Domain, bool) {
+	r.mu.RLock()
+	d, ok := r.domains[name]
+	r.mu.RUnlock()
+	return d, ok
+}
 
-const (
-	Neutral Verdict = iota
-	Allowed
-	Blocked
-)
+// Domains are a tenant's, in order of name.
+func (r *Registry) Domains(tenant string) []Domain {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	h := r.tenants[tenant]
+	if h == nil {
+		return []Domain{}
+	}
+	list := make([]Domain, len(h.domains))
+	for i, name := range h.domains {
+		list[i] = r.domains[name]
+	}
+	return list
+}
 
-// Sender judges a client address and a sender by the operator's and the
-// tenant's lists; tenant may be "". Allow wins within each list, the operator's
-// block over the tenant's allow.
-func (r *Registry) Sender(tenant string, ip string, from string) (Verdict, string) { panic("skeleton") }
+// Count says how many tenants and domains there are.
+func (r *Registry) Count() (tenants, domains int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.tenants), len(r.domains)
+}
+
+// insertSorted adds s to a sorted list that has it not yet.
+func insertSorted[T cmp.Ordered](list []T, s T) []T {
+	at, found := slices.BinarySearch(list, s)
+	if found {
+		return list
+	}
+	return slices.Insert(list, at, s)
+}
+
+func removeSorted[T cmp.Ordered](list []T, s T) []T {
+	at, found := slices.BinarySearch(list, s)
+	if !found {
+		return list
+	}
+	return slices.Delete(list, at, at+1)
+}
