@@ -172,11 +172,11 @@ func operationID(method, path string) string {
 // tag groups routes by subject: what follows /v1, and below a tenant what
 // follows that.
 func tag(path string) string {
-	parts := strings.Split(strings.TrimPrefix(path, "/v1/"), "/")
+	parts := strings.Split(strings.TrimPrefix(strings.TrimPrefix(path, "/v1"), "/"), "/")
 	if parts[0] == "tenants" && len(parts) > 2 {
 		return parts[2]
 	}
-	return strings.TrimPrefix(parts[0], "/")
+	return parts[0]
 }
 
 func serveJSON(contentType string, body []byte) http.HandlerFunc {

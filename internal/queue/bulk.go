@@ -38,9 +38,33 @@ type act struct {
 // when ctx ends. actor goes into the trace. Items that are being delivered at
 // that moment are left out.
 
-// Retry makes deferred and failed items be tried now.
+// Retry makes deferred and failed items be tried now, and a destination in
+// trouble that has some of them be asked now.
 func (q *Queue) Retry(ctx context.Context, actor string, f Filter) (int, error) {
+	if f.OlderThan == 0 && f.Reason == "" && len(f.States) == 0 {
+		defer q.askNow(ctx, f)
+	}
 	return q.bulk(ctx, f, act{op: "queue.Retry", on: onRetry, step: "retried", text: actor, change: q.tryNow})
+}
+
+// askNow makes the next probe of matching destinations due.
+func (q *Queue) askNow(ctx context.Context, f Filter) {
+	destination := f.Destination
+	if low, high, ok := f.span(); ok {
+		rows, err := q.readRows(ctx, rangeRows, low, high, 1)
+		if err != nil || len(rows) == 0 || !f.matches(&rows[0], q.now()) {
+			return
+		}
+		destination = rows[0].destination
+	}
+	for _, l := range q.lanes(f.Tenant, destination) {
+		q.mu.Lock()
+		if d := q.dests[l[1]]; d != nil && d.state != up && q.now().Before(d.nextTry) {
+			d.nextTry = q.now()
+			q.poke(d)
+		}
+		q.mu.Unlock()
+	}
 }
 
 // tryNow gives an item a new beginning. One that is ready has nothing to gain.

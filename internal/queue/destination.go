@@ -77,8 +77,12 @@ func (q *Queue) destination(k string) *destination {
 	return d
 }
 
-// forget drops a destination that has nothing to remember.
+// forget drops a destination that has nothing to remember. That a tenant's
+// route worked is remembered for a while, to know when it suddenly does not.
 func (q *Queue) forget(d *destination) {
+	if !isInternet(d.key) && q.now().Sub(d.good) < suddenly {
+		return
+	}
 	if len(d.lanes) == 0 && d.slots == 0 && d.state == up && !d.running {
 		q.setAlarm(&d.alarm, never)
 		delete(q.dests, d.key)
@@ -97,6 +101,9 @@ func (q *Queue) limit(k string) int {
 func (q *Queue) ready(d *destination, n int) bool {
 	now := q.now().UnixMicro()
 	for _, l := range d.active.all() {
+		if q.stops.tenant(l.tenant) {
+			continue
+		}
 		if n -= l.due(now, n+1); n < 0 {
 			return true
 		}
@@ -249,7 +256,7 @@ func (q *Queue) Destinations(ctx context.Context, tenant string) ([]Destination,
 	defer q.mu.Unlock()
 	list := []Destination{}
 	for _, d := range q.dests {
-		if tenant != "" && d.lanes[tenant] == nil {
+		if (tenant != "" && d.lanes[tenant] == nil) || (d.state == up && len(d.lanes) == 0) {
 			continue
 		}
 		list = append(list, d.show(tenant))

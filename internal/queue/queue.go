@@ -239,10 +239,13 @@ func (q *Queue) Stats() Stats {
 	f := q.figures
 	s := Stats{
 		Accepted: f.accepted, Delivered: f.delivered, Deferrals: f.deferrals, Failures: f.failures,
-		Destinations: len(q.dests), InFlight: int64(q.leased),
+		InFlight: int64(q.leased),
 	}
 	var oldest int64
 	for _, d := range q.dests {
+		if len(d.lanes) > 0 || d.state != up {
+			s.Destinations++
+		}
 		for _, l := range d.lanes {
 			s.Ready += l.n[storedReady]
 			s.Deferred += l.n[storedDeferred]

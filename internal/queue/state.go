@@ -84,14 +84,6 @@ func next(from State, on event) (to State, ok bool) {
 	return from, false
 }
 
-// states and events in the order in which they are shown.
-func states() []State { return []State{absent, Ready, Leased, Deferred, Held, Failed} }
-
-func events() []event {
-	return []event{onPut, onLease, onReturn, onDeliver, onAgain, onDefer, onFail, onBounce, onHold, onRelease, onRetry, onReroute,
-		onDrop, onExpire, onEnd}
-}
-
 // stored is a state as a column.
 type stored uint8
 

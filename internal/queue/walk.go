@@ -28,6 +28,7 @@ func (q *Queue) walk(ctx context.Context) {
 		if err := q.round(ctx, walkPause); err != nil && ctx.Err() == nil {
 			q.log.Warn("the round of overdue mail was not finished", "error", err)
 		}
+		q.forgetIdle()
 		pause(ctx, max(walkEvery, 4*time.Since(began)))
 	}
 }
@@ -50,6 +51,15 @@ func (q *Queue) round(ctx context.Context, rest time.Duration) error {
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.Later, "queue.walk", err)
 		}
+	}
+}
+
+// forgetIdle drops what is remembered of destinations that are long idle.
+func (q *Queue) forgetIdle() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, d := range q.dests {
+		q.forget(d)
 	}
 }
 

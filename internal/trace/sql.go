@@ -8,12 +8,13 @@ const (
 		ON CONFLICT (seq) DO NOTHING`
 	selectEvents store.RoadSQL = `SELECT seq, tenant, message, payload FROM trace_event ORDER BY seq LIMIT $1`
 
-	// deleteEvents names deleteBatch of them; what is left over is filled up
-	// with a number that is there already.
+	// deleteEvents names deleteBatch of them, the last as often as there is
+	// room.
 	deleteEvents store.RoadSQL = `DELETE FROM trace_event WHERE seq IN ($1, $2, $3, $4, $5, $6, $7, $8,
 		$9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)`
-	deleteBatch = 32
 )
+
+const deleteBatch = 32
 
 // The moves.
 const (
