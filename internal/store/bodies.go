@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 )
@@ -71,6 +72,16 @@ func (b *Bodies) Open(ctx context.Context, ref BodyRef) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	f, err := openBody(path)
+	if err != nil {
+		return nil, err
+	}
+	return &fileReader{f: f, ref: ref, table: b.crc}, nil
+}
+
+// openBody opens a body's file so that it is not written over before it is
+// closed.
+func openBody(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.Wrap(fault.Missing, "store.Open", err)
@@ -78,7 +89,11 @@ func (b *Bodies) Open(ctx context.Context, ref BodyRef) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, Fault("store.Open", err)
 	}
-	return &fileReader{f: f, ref: ref, table: b.crc}, nil
+	if !lockAs(f, path, unix.LOCK_SH) {
+		f.Close()
+		return nil, fault.New(fault.Missing, "store.Open", "the body was dropped a moment ago")
+	}
+	return f, nil
 }
 
 // Read is Open and read all, for row bodies.
@@ -178,22 +193,22 @@ func (tx RoadTx) DropBody(ref BodyRef) error {
 	}
 	tx.s.after = append(tx.s.after, func(how outcome) {
 		if how == committed {
-			bodies.unlink(path)
+			bodies.unlink(path, ref.Size)
 		}
 	})
 	return nil
 }
 
-// unlink removes a file, or notes that it is to be removed after the backup
-// that may still want it. A file that stays is found by the sweep.
-func (b *Bodies) unlink(path string) {
+// unlink takes a file's name away, or notes that it is to be removed after the
+// backup that may still want it. A file that stays is found by the sweep.
+func (b *Bodies) unlink(path string, size int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.holds > 0 {
 		b.held = append(b.held, path)
 		return
 	}
-	os.Remove(path)
+	b.files.spares.keep(path, size)
 }
 
 // hold keeps every file until release.

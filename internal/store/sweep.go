@@ -32,7 +32,7 @@ func (b *Bodies) Sweep(ctx context.Context) (int, error) {
 			now[path] = true
 			return nil
 		}
-		b.unlink(path)
+		b.unlink(path, maxSpare+1)
 		gone++
 		return nil
 	})

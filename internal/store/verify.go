@@ -222,6 +222,9 @@ func (b *Bodies) walk(visit func(path, tenant, id string, age time.Duration) err
 		if os.IsNotExist(err) {
 			return nil
 		}
+		if err == nil && d.IsDir() && d.Name() == spareFolder {
+			return fs.SkipDir
+		}
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
