@@ -26,6 +26,7 @@ type Bodies struct {
 	limit int
 	now   func() time.Time
 	crc   *crc32.Table
+	fresh recent
 
 	mu       sync.Mutex
 	suspects map[string]bool // files that the last sweep saw without a row
@@ -96,7 +97,7 @@ func openBody(path string) (*os.File, error) {
 	return f, nil
 }
 
-// Read is Open and read all, for row bodies.
+// Read is Open and read all, for row bodies. The slice must not be changed.
 func (b *Bodies) Read(ctx context.Context, ref BodyRef) ([]byte, error) {
 	if ref.File {
 		r, err := b.Open(ctx, ref)
@@ -106,8 +107,26 @@ func (b *Bodies) Read(ctx context.Context, ref BodyRef) ([]byte, error) {
 		defer r.Close()
 		return io.ReadAll(r)
 	}
+	if ref.Tenant == "" {
+		return nil, noTenant()
+	}
+	if data, ok := b.fresh.get(ref.key()); ok {
+		return data, nil
+	}
+	return b.readRow(ctx, ref)
+}
+
+// readRow reads a body from the database.
+func (b *Bodies) readRow(ctx context.Context, ref BodyRef) ([]byte, error) {
+	if b.road.dialect == onSQLite {
+		// One row by its key needs no limit of time, which would cost as
+		// much as the reading.
+		ctx = context.WithoutCancel(ctx)
+	} else {
+		ctx = limited(ctx)
+	}
 	var data []byte
-	if err := b.road.For(ref.Tenant).QueryRow(ctx, selectBody, ref.ID).Scan(&data); err != nil {
+	if err := b.road.row(ctx, string(selectBody), ref.Tenant, ref.ID).Scan(&data); err != nil {
 		return nil, Fault("store.Read", err)
 	}
 	if int64(len(data)) != ref.Size || crc32.Checksum(data, b.crc) != ref.Sum {
@@ -171,9 +190,13 @@ func (tx RoadTx) PutBody(b *Body, ref BodyRef) error {
 		return err
 	}
 	tx.s.bytes += len(data)
-	if ref.File {
-		tx.s.after = append(tx.s.after, func(how outcome) { b.settled(ref, how) })
-	}
+	tx.s.after = append(tx.s.after, func(how outcome) {
+		if ref.File {
+			b.settled(ref, how)
+		} else if how == committed {
+			b.bodies.fresh.put(ref.key(), data)
+		}
+	})
 	return nil
 }
 
@@ -183,10 +206,11 @@ func (tx RoadTx) DropBody(ref BodyRef) error {
 	if _, err := tx.s.exec(string(deleteBody), ref.Tenant, ref.ID); err != nil {
 		return err
 	}
+	bodies := tx.s.db.store.Bodies
 	if !ref.File {
+		bodies.fresh.drop(ref.key())
 		return nil
 	}
-	bodies := tx.s.db.store.Bodies
 	path, err := bodies.files.path(ref.Tenant, ref.ID)
 	if err != nil {
 		return err

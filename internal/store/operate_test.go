@@ -152,6 +152,27 @@ func TestDamagedFileEndsWithAnError(t *testing.T) {
 	}
 }
 
+// What is in memory after the commit is what the next process reads.
+func TestReadAfterReopening(t *testing.T) {
+	testpeer.EachConfig(t, func(t *testing.T, c store.Config) {
+		s, err := store.Open(t.Context(), c)
+		must(t, err)
+		var refs []store.BodyRef
+		for i := range 500 { // more than is kept in memory
+			refs = append(refs, mustKeep(t, s, "acme", i*100))
+		}
+		for range 2 {
+			for _, ref := range refs {
+				must(t, holds(t.Context(), s, ref))
+			}
+			must(t, s.Close())
+			s, err = store.Open(t.Context(), c)
+			must(t, err)
+		}
+		must(t, s.Close())
+	})
+}
+
 // A tenant's body cannot be read in another tenant's name.
 func TestForeignBody(t *testing.T) {
 	testpeer.EachStore(t, func(t *testing.T, s *store.Store) {
