@@ -7,7 +7,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 # Peers of the suites, by Debian's names.
 PEERS = postfix swaks dovecot-core dovecot-lmtpd dovecot-imapd dovecot-submissiond postgresql strace
 
-.PHONY: all build demo test unit lint bench chaos fuzz deps clean
+.PHONY: all build demo test unit lint docs bench chaos fuzz deps clean
 
 all: build
 
@@ -34,9 +34,13 @@ lint:
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
+# Documents that are written from the code.
+docs:
+	SALLYPORT_WRITE_DOCS=1 $(GO) test -count=1 -run 'Documented' ./cmd/sallyport
+
 # Comparisons with Postfix in the same run; prints the table of docs/benchmarks.md.
-bench: deps build
-	$(GO) run ./test/bench -binary bin/sallyport
+bench: deps
+	SALLYPORT_BENCH=1 $(GO) test -count=1 -timeout 60m -run TestBench ./test
 
 # The long form of the crash tests: 50 kills a store, power cuts, the million.
 chaos: deps

@@ -3,7 +3,7 @@ package main
 // globals are accepted before and after the verb.
 type globals struct {
 	Data      string `help:"The gateway's folder." default:"./data" env:"SALLYPORT_DATA" placeholder:"DIR"`
-	API       string `help:"Address of the API, instead of the folder's." env:"SALLYPORT_API" placeholder:"URL"`
+	API       string `help:"Address of the API, instead of the folder's; to init, where it is to listen." env:"SALLYPORT_API" placeholder:"URL"`
 	TokenFile string `help:"File with the API token, instead of the folder's." placeholder:"FILE"`
 	JSON      bool   `help:"Print JSON, and nothing else on standard output."`
 }

@@ -43,6 +43,9 @@ func (e *env) client() (*client.Client, error) {
 		}
 		base = c.API.url()
 	}
+	if !strings.Contains(base, "://") {
+		base = "http://" + base
+	}
 	if token == "" {
 		t, err := os.ReadFile(filepath.Join(e.flags.Data, tokenName))
 		if err != nil {

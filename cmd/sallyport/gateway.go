@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/alarm"
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/deliver"
 	"github.com/sallyport-mail/sallyport/internal/directory"
@@ -43,6 +44,7 @@ type gateway struct {
 	queue       *queue.Queue
 	edge        *edge.Edge
 	deliverer   *deliver.Deliverer
+	alarm       *alarm.Watch
 	smtp        []*smtp.Server // one a listener
 	http        *http.Server
 
@@ -58,7 +60,7 @@ type gateway struct {
 func startGateway(ctx context.Context, dir string, cfg config, log *slog.Logger) (*gateway, error) {
 	g := &gateway{dir: dir, cfg: cfg, log: log, failed: make(chan error, 1)}
 	for _, step := range []func(context.Context) error{
-		g.openStore, g.openTenants, g.openConnections, g.openRoad, g.openEdge, g.openAPI, g.listen,
+		g.openStore, g.openTenants, g.openConnections, g.openRoad, g.openEdge, g.openAlarm, g.openAPI, g.listen,
 	} {
 		if err := step(ctx); err != nil {
 			g.close()
@@ -115,7 +117,7 @@ func (g *gateway) openRoad(ctx context.Context) (err error) {
 	}
 	g.queue, err = queue.New(ctx, queue.Config{
 		Store: g.store, Trace: g.trace, Log: g.log, Now: time.Now, Slots: g.cfg.Delivery.Slots,
-		Limit: g.concurrency, Times: g.deliveryTimes, Bounce: g.bounceRoute, Hostname: g.tenantHostname,
+		Limit: g.concurrency, Times: g.deliveryTimes, KeepFailed: g.failedKept, Bounce: g.bounceRoute, Hostname: g.tenantHostname,
 	})
 	if err != nil {
 		return err
@@ -164,11 +166,12 @@ func (g *gateway) run() {
 	g.background("queue", g.queue.Run)
 	g.background("deliver", func(ctx context.Context) error { return g.deliverer.Run(ctx, drainTime/2) })
 	g.background("housekeeping", g.keepHouse)
+	g.background("alarm", g.alarm.Run)
 	for i, l := range g.cfg.Listeners {
 		rules := g.rules(l)
 		g.running.Go(func() { g.ended("smtp", g.smtp[i].Serve(g.listeners[i], rules)) })
 	}
-	g.running.Go(func() { g.ended("api", g.serveAPI()) })
+	g.running.Go(func() { g.ended("api", g.http.Serve(g.api)) })
 }
 
 // background runs one room's work until the gateway stops.
@@ -286,16 +289,22 @@ func (g *gateway) traceKept(name string) time.Duration {
 	return time.Duration(orDefault(t.Settings.TraceDays, 30)) * 24 * time.Hour
 }
 
-// deliveryTimes are how long delivery to a tenant's mail is tried, when its
-// senders are told of a delay, and how long what failed is kept.
-func (g *gateway) deliveryTimes(name string) (expiry, notice, keep time.Duration) {
+// deliveryTimes are how long delivery of a tenant's mail is tried, and when
+// its own senders are told of a delay.
+func (g *gateway) deliveryTimes(name string) (expiry, notice time.Duration) {
 	t, _ := g.tenants.Tenant(name)
 	s := t.Settings
 	expiry = time.Duration(orDefault(s.ExpiryHours, 120)) * time.Hour
 	if s.DelayNoticeHours >= 0 {
 		notice = time.Duration(orDefault(s.DelayNoticeHours, 4)) * time.Hour
 	}
-	return expiry, notice, time.Duration(orDefault(s.FailedDays, 14)) * 24 * time.Hour
+	return expiry, notice
+}
+
+// failedKept is how long a tenant's finally refused mail is kept.
+func (g *gateway) failedKept(name string) time.Duration {
+	t, _ := g.tenants.Tenant(name)
+	return time.Duration(orDefault(t.Settings.FailedDays, 14)) * 24 * time.Hour
 }
 
 // bounceRoute is the way to one of our own tenants' senders.

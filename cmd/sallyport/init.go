@@ -21,7 +21,6 @@ type initCmd struct {
 	SMTP        string `name:"smtp" help:"Address for mail from the internet." default:"0.0.0.0:25" placeholder:"A"`
 	Submission  string `help:"Address for users who submit mail, STARTTLS." default:"0.0.0.0:587" placeholder:"A"`
 	Submissions string `help:"The same with TLS from the first byte, such as 0.0.0.0:465." placeholder:"A"`
-	Listen      string `name:"api" help:"Address of the API." default:"127.0.0.1:8025" placeholder:"A"`
 	Store       string `help:"sqlite, or postgres://…" default:"sqlite"`
 	Regions     string `help:"Regions, by comma." default:"${regions}"`
 }
@@ -33,7 +32,7 @@ func (c *initCmd) Run(e *env) error {
 	if err := emptyDir(dir); err != nil {
 		return err
 	}
-	cfg := c.config()
+	cfg := c.config(listenAPI(e.flags.API))
 	if err := cfg.check("the settings given"); err != nil {
 		return err
 	}
@@ -61,11 +60,20 @@ func storeName(url string) string {
 	return url
 }
 
-func (c *initCmd) config() config {
+// listenAPI is the address that --api names. To init it is where the API is to
+// listen; the URL that SALLYPORT_API may hold is another gateway's.
+func listenAPI(flag string) string {
+	if flag == "" || strings.Contains(flag, "://") {
+		return "127.0.0.1:8025"
+	}
+	return flag
+}
+
+func (c *initCmd) config(api string) config {
 	cfg := config{
 		BaseDomain: strings.ToLower(strings.TrimSuffix(c.BaseDomain, ".")),
 		Store:      c.Store,
-		API:        apiConfig{Address: c.Listen},
+		API:        apiConfig{Address: api},
 	}
 	for _, r := range strings.Split(c.Regions, ",") {
 		if r = strings.TrimSpace(r); r != "" {

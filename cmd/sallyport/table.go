@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -53,4 +55,17 @@ func cut(s string, n int) string {
 		return s
 	}
 	return string(r[:n-1]) + "…"
+}
+
+// plural is "3 more".
+func plural(n int) string { return strconv.Itoa(n) + " more" }
+
+// bytesFree prints a size for people.
+func bytesFree(n int64) string {
+	switch {
+	case n >= 10<<30:
+		return fmt.Sprintf("%d GiB", n>>30)
+	default:
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
 }

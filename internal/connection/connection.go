@@ -2,13 +2,17 @@ package connection
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto/x509"
+	"hash/fnv"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/keeper/client"
-	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/mailauth/dns"
 	"github.com/sallyport-mail/sallyport/internal/smtp"
 	"github.com/sallyport-mail/sallyport/internal/store"
@@ -22,7 +26,10 @@ type Config struct {
 	Resolver    dns.Resolver
 	Signers     client.Signers
 	Credentials client.Credentials
-	Roots       func() (pem []byte) // system roots when nil
+	Roots       func() (pem []byte)   // system roots when nil
+	IsLocal     func(netip.Addr) bool // is that address ours? for loops; nil is no
+	MXPort      int                   // the internet's port, 0 is 25
+	Hello       string                // EHLO name of tests
 	Timeouts    smtp.Timeouts
 	Log         *slog.Logger
 	Now         func() time.Time
@@ -45,7 +52,33 @@ const (
 	TLSMutual        = "mutual"
 )
 
+// Directions of a connection.
+const (
+	DirectionInbound  = "inbound"
+	DirectionOutbound = "outbound"
+	DirectionBoth     = "both"
+)
+
+// States of a connection.
+const (
+	Enabled  = "enabled"
+	Disabled = "disabled"
+)
+
+// Platforms that send many tenants' mail.
+const (
+	PlatformExchangeOnline = "exchange-online"
+	PlatformGoogle         = "google"
+)
+
 // Connection is one tenant's connection.
+//
+// With direction inbound its hosts take the tenant's mail. With direction
+// outbound its hosts, if any, are the smart host by which the tenant's mail
+// leaves, and its networks, certificates and originators say whose mail a
+// client's is. With both, the hosts take the tenant's mail and the rest says
+// whose mail it is: the hosts are no smart host, for that would send the
+// tenant's mail back to where it came from.
 type Connection struct {
 	Tenant      string    `json:"tenant"`
 	Name        string    `json:"name"`
@@ -55,12 +88,12 @@ type Connection struct {
 	Host        string    `json:"host"`      // first of Hosts, for the contract's fields
 	Port        int       `json:"port"`
 	Hosts       []Host    `json:"hosts"`
-	MX          bool      `json:"mx"` // deliver to the MX of each domain
+	MX          bool      `json:"mx"` // deliver to the MX of Host, or of each domain when there is none
 	TLS         string    `json:"tls"`
 	CA          string    `json:"ca"` // PEM; "" is the system's roots
 	ServerName  string    `json:"server_name"`
 	Pins        []string  `json:"pins"` // "sha256:<hex>" of the peer's leaf certificate, instead of a chain
-	Auth        string    `json:"auth"` // "none", "plain" (the password is a credential)
+	Auth        string    `json:"auth"` // "none", "plain" or "login" (the password is a credential)
 	User        string    `json:"user"`
 	LMTP        bool      `json:"lmtp"`
 	Domains     []string  `json:"domains"`            // which domains it serves; empty is all
@@ -81,106 +114,188 @@ type Health struct {
 	Reason    *string    `json:"reason"`
 }
 
-// Registry answers from memory and changes the control database.
-type Registry struct { /* unexported */
+// Registry answers from memory and changes the control database. What it
+// returns is shared: slices in it are not to be changed.
+type Registry struct {
+	c Config
+	// One tenant's changes come one after another; those that claim a network,
+	// a certificate or an originator one after another over all tenants.
+	stripes [64]sync.Mutex
+	claim   sync.Mutex
+
+	mu       sync.RWMutex
+	tenants  map[string]*routing
+	networks tenant.Networks[*entry]
+	claims   map[claim]*entry // but networks
+	offers   offers
+
+	roots  rootCache
+	health healthBook
 }
 
-func New(ctx context.Context, c Config) (*Registry, error) { panic("skeleton") }
-
-func (r *Registry) Add(ctx context.Context, a tenant.Actor, c Connection) (Connection, error) {
-	panic("skeleton")
-}
-func (r *Registry) SetState(ctx context.Context, a tenant.Actor, tenant, name, state string) (Connection, error) {
-	panic("skeleton")
-}
-func (r *Registry) Remove(ctx context.Context, a tenant.Actor, tenant, name string) error {
-	panic("skeleton")
-}
-func (r *Registry) Get(tenant, name string) (Connection, bool) { panic("skeleton") }
-func (r *Registry) List(tenant string) []Connection            { panic("skeleton") }
-
-// NoteHealth records what the last attempt showed, in memory (written to the
-// database when it changes, at most once a minute).
-func (r *Registry) NoteHealth(tenant, name string, h Health) { panic("skeleton") }
-
-// Route says where a message for a domain goes.
-type Route struct {
-	Destination string // the queue's key: "t:<tenant>:<connection>", "mx:<host>,<host>" or "domain:<domain>"
-	Connection  string // the tenant's connection, "" for the internet
-	MaxSize     int64  // the SIZE that the far end was last seen to offer, 0 unknown
-	UTF8        bool   // the far end was last seen to offer SMTPUTF8, or nothing is known
-	EightBit    bool
+// entry is a connection as it is used. It is not changed after it has been
+// published, but for its health; a change publishes a new one.
+type entry struct {
+	Connection
+	destination string         // "t:<tenant>:<name>"
+	ca          *x509.CertPool // of CA, nil without one
+	claims      []claim
+	networks    []netip.Prefix
+	health      *atomic.Pointer[Health] // shared by the versions of an entry
 }
 
-// Inbound is the route to the tenant's own system for one of its domains; kind
-// later when there is none yet.
-func (r *Registry) Inbound(tenant, domain string) (Route, error) { panic("skeleton") }
-
-// Outbound is the route to the internet: the tenant's smart host when it has
-// an outbound connection with hosts, else the MX set of the domain, looked up
-// within ctx; a domain that cannot be looked up in time gets the key
-// "domain:<domain>", one that does not exist or has a null MX kind never.
-func (r *Registry) Outbound(ctx context.Context, tenant, domain string) (Route, error) {
-	panic("skeleton")
+func (e *entry) view() Connection {
+	c := e.Connection
+	if h := e.health.Load(); h != nil {
+		c.Health = *h
+	}
+	return c
 }
 
-// Offered remembers what a far end offers, for Route.
-func (r *Registry) Offered(destination string, maxSize int64, utf8, eightBit bool) { panic("skeleton") }
+func (e *entry) enabled() bool { return e.State == Enabled }
 
-// Attribution: whose outbound mail is it? Each answers with the tenant.
-func (r *Registry) ByNetwork(ip netip.Addr) (tenant, connection string, ok bool) { panic("skeleton") }
-func (r *Registry) ByClientCert(sha256 string) (tenant, connection string, ok bool) {
-	panic("skeleton")
-}
-func (r *Registry) ByOriginator(platform, org string) (tenant, connection string, ok bool) {
-	panic("skeleton")
+// routing is what a tenant's connections come to.
+type routing struct {
+	all      []*entry // by name
+	inbound  choice
+	outbound choice // smart hosts
 }
 
-// Candidate is one way to reach a destination: what to dial and by which rule.
-type Candidate struct {
-	Host               string // name, for the trace
-	Target             smtp.Target
-	Rule               string // one of the TLS rules
-	Pins               []string
-	User               string // AUTH user, "" for none
-	Tenant, Connection string
+// choice finds the connection for a domain: one that names it, else the one
+// that names none.
+type choice struct {
+	named map[string]*entry
+	other *entry
 }
 
-// Candidates lists the hosts of a route in the order to try them (priority,
-// then weight at random; MX preference for the internet), resolved to
-// addresses, IPv6 and IPv4. hello is our EHLO name, local the source address
-// (zero for any).
-func (r *Registry) Candidates(ctx context.Context, tenant, destination, domain, hello string, local netip.Addr) ([]Candidate, error) {
-	panic("skeleton")
+func (c *choice) find(domain string) *entry {
+	if e := c.named[domain]; e != nil {
+		return e
+	}
+	return c.other
 }
 
-// Dial opens a candidate: TLS by its rule (opportunistic falls back to clear
-// on a second connection), pins checked, AUTH with the opened credential.
-// trace is the message on whose behalf. Failures are *smtp.DialError.
-func (r *Registry) Dial(ctx context.Context, c Candidate, trace string) (*smtp.Client, error) {
-	panic("skeleton")
+func (c *choice) add(e *entry) {
+	if len(e.Domains) == 0 {
+		c.other = e
+		return
+	}
+	if c.named == nil {
+		c.named = make(map[string]*entry)
+	}
+	for _, d := range e.Domains {
+		c.named[d] = e
+	}
 }
 
-// ClientTLS is the configuration by which a rule verifies a peer.
-func (r *Registry) ClientTLS(c Connection, host string) (*tls.Config, error) { panic("skeleton") }
-
-// TestStep is one step of a test, in the customer's words.
-type TestStep struct {
-	Name   string `json:"name"` // "resolve", "connect", "tls", "auth", "recipient", "message"
-	OK     bool   `json:"ok"`
-	MS     int64  `json:"ms"`
-	Detail string `json:"detail"`
-	Fix    string `json:"fix"` // what to do, "" when ok
+// New loads everything, and has the tenant registry remove a tenant's
+// connections with the tenant.
+func New(ctx context.Context, c Config) (*Registry, error) {
+	r := &Registry{c: c, tenants: make(map[string]*routing), claims: make(map[claim]*entry)}
+	r.health.write = r.writeHealth
+	if err := r.load(ctx); err != nil {
+		return nil, wrap("connection.New", err)
+	}
+	c.Tenants.OnRemove(tenant.Hook{Tenant: r.removeAll, Done: r.forgetTenant})
+	return r, nil
 }
 
-// TestReport is the outcome of a test.
-type TestReport struct {
-	OK    bool       `json:"ok"`
-	Steps []TestStep `json:"steps"`
+// Close writes down health that is known only in memory.
+func (r *Registry) Close(ctx context.Context) error { return r.health.close(ctx) }
+
+func (r *Registry) lock(tenant string) (unlock func()) {
+	h := fnv.New32a()
+	h.Write([]byte(tenant))
+	m := &r.stripes[h.Sum32()%uint32(len(r.stripes))]
+	m.Lock()
+	return m.Unlock
 }
 
-// Test proves a connection for real: it sends a message to the real server,
-// to rcpt, or to postmaster of the tenant's first domain that it serves.
-func (r *Registry) Test(ctx context.Context, tenant, name string, rcpt mail.Address) (TestReport, error) {
-	panic("skeleton")
+// now is the time as the database keeps it.
+func (r *Registry) now() time.Time { return r.c.Now().UTC().Truncate(time.Microsecond) }
+
+func (r *Registry) entry(tenant, name string) *entry {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.tenants[tenant].entry(name)
+}
+
+func (t *routing) entry(name string) *entry {
+	if t == nil {
+		return nil
+	}
+	at, found := slices.BinarySearchFunc(t.all, name, func(e *entry, name string) int { return strings.Compare(e.Name, name) })
+	if !found {
+		return nil
+	}
+	return t.all[at]
+}
+
+// Get looks a connection up by its name.
+func (r *Registry) Get(tenant, name string) (Connection, bool) {
+	e := r.entry(tenant, name)
+	if e == nil {
+		return Connection{}, false
+	}
+	return e.view(), true
+}
+
+// List is a tenant's connections in order of name; "" is all tenants'.
+func (r *Registry) List(tenant string) []Connection {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	list := []Connection{}
+	for name, t := range r.tenants {
+		if tenant != "" && tenant != name {
+			continue
+		}
+		for _, e := range t.all {
+			list = append(list, e.view())
+		}
+	}
+	slices.SortFunc(list, func(a, b Connection) int {
+		if a.Tenant != b.Tenant {
+			return strings.Compare(a.Tenant, b.Tenant)
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return list
+}
+
+// publish puts entry e (or nothing, when nil) in the place of the connection
+// of that name.
+func (r *Registry) publish(tenant, name string, e *entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.tenants[tenant]
+	if old == nil {
+		old = &routing{}
+	}
+	if before := old.entry(name); before != nil {
+		r.unclaim(before)
+	}
+	all := slices.DeleteFunc(slices.Clone(old.all), func(have *entry) bool { return have.Name == name })
+	if e != nil {
+		all = append(all, e)
+		r.enterClaims(e)
+	}
+	if len(all) == 0 {
+		delete(r.tenants, tenant)
+		return
+	}
+	r.tenants[tenant] = newRouting(all)
+}
+
+func newRouting(all []*entry) *routing {
+	slices.SortFunc(all, func(a, b *entry) int { return strings.Compare(a.Name, b.Name) })
+	t := &routing{all: all}
+	for _, e := range all {
+		switch {
+		case e.Direction != DirectionOutbound:
+			t.inbound.add(e)
+		case len(e.Hosts) > 0:
+			t.outbound.add(e)
+		}
+	}
+	return t
 }

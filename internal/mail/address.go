@@ -11,11 +11,11 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/fault"
 )
 
-// Limits of RFC 5321 4.5.3.1, in octets. A path is 256 with its brackets.
-const (
-	maxLocal   = 64
-	maxMailbox = 254
-)
+// maxMailbox is the limit of RFC 5321 4.5.3.1.3, in octets: a path is 256 with
+// its brackets. The 64 octets that 4.5.3.1.1 allows a local part are not
+// enforced: real senders with variable return paths exceed them, and others
+// take their mail.
+const maxMailbox = 254
 
 // Address is a mailbox (RFC 5321 4.1.2). Local is kept as it was written, for
 // it travels unchanged; Domain is the A-label form in lower case, or an
@@ -86,9 +86,6 @@ func scanLocal(s string) (at int, problem string) {
 	}
 	if problem != "" {
 		return 0, problem
-	}
-	if at > maxLocal {
-		return 0, "the local part is longer than 64 octets"
 	}
 	return at, utf8Problem(s[:at])
 }

@@ -1,6 +1,9 @@
 package mail
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestParseReplyText(t *testing.T) {
 	for _, c := range []struct{ in, enhanced, rest string }{
@@ -24,4 +27,18 @@ func TestParseReplyText(t *testing.T) {
 			t.Errorf("%q: got %q %q", c.in, enhanced, rest)
 		}
 	}
+}
+
+func FuzzParseReplyText(f *testing.F) {
+	f.Add("5.1.1 one\n5.1.1 two")
+	f.Add("4.4.")
+	f.Fuzz(func(t *testing.T, text string) {
+		enhanced, rest := ParseReplyText(text)
+		if enhanced == "" && rest != text || len(rest) > len(text) {
+			t.Fatalf("%q: %q %q", text, enhanced, rest)
+		}
+		if strings.Count(rest, "\n") != strings.Count(text, "\n") {
+			t.Fatalf("%q: lines were lost: %q", text, rest)
+		}
+	})
 }

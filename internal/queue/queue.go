@@ -1,17 +1,21 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/store"
 	"github.com/sallyport-mail/sallyport/internal/trace"
 )
 
-// Config of the queue.
+// Config of the queue. Its functions are called with the queue locked, so they
+// must be quick and must not call it.
 type Config struct {
 	Store *store.Store
 	Trace *trace.Log
@@ -26,11 +30,14 @@ type Config struct {
 	// means 200.
 	Slots int
 	// Limit says how many connections a destination may have at a time, over
-	// which it is reached.
+	// which it is reached; nil means 20.
 	Limit func(destination string) int
 	// Times of a tenant: how long to try, and when to tell an own sender of
-	// delay (0: never).
+	// delay (0: never). nil means 5 days and 4 hours.
 	Times func(tenant string) (expiry, delayNotice time.Duration)
+	// KeepFailed is how long a tenant's failed items are kept; nil means 14
+	// days.
+	KeepFailed func(tenant string) time.Duration
 	// Bounce gives the route for a notification to one of our own tenants'
 	// senders; ok false when the address is not served by that tenant.
 	Bounce func(tenant string, to mail.Address) (destination, connection string, ok bool)
@@ -38,208 +45,184 @@ type Config struct {
 	Hostname func(tenant string) string
 }
 
-// State of an item.
-type State string
-
-const (
-	Ready    State = "ready"
-	Leased   State = "leased" // never stored: memory of this process
-	Deferred State = "deferred"
-	Held     State = "held"
-	Failed   State = "failed" // kept: listed, retryable, until its retention ends
-)
-
-// Recipient is one recipient of an item.
-type Recipient struct {
-	mail.Recipient
-	State string     `json:"state"` // "queued", "delivered", "failed"
-	Last  mail.Reply `json:"last"`
-}
-
-// Item is a message on a route.
-type Item struct {
-	ID          string
-	Message     string // the message's id, the trace id
-	Tenant      string
-	Region      string
-	Direction   string // "inbound" or "outbound"
-	Destination string
-	Connection  string // of the tenant, "" for the internet
-	Domain      string // of the recipients, for MX look-ups
-	From        mail.Address
-	Params      mail.FromParams
-	Recipients  []Recipient
-	Own         bool // the sender is an authenticated one of the tenant: DSNs may be sent
-	MessageID   string
-	Subject     string
-	Prefix      []byte // trace header fields of ours, sent before the body
-	Body        store.BodyRef
-	Size        int64 // prefix and body
-	ReceivedAt  time.Time
-	ExpiresAt   time.Time
-	State       State
-	Reason      string // of held, failed
-	Due         time.Time
-	Attempts    int
-	Last        mail.Reply
-	LastAt      time.Time
-
-	// unexported: the cached body, window bookkeeping
-}
-
-// Message is what Put takes: one message of one tenant with its items.
-type Message struct {
-	Summary trace.Message
-	Steps   []trace.Step // how it came
-	Body    *store.Body  // shared by the messages of one transaction
-	Ref     store.BodyRef
-	Items   []Item // ids, Message, Tenant, Body and times are filled in by Put
-}
-
 // Queue is the queue.
-type Queue struct { /* unexported */
+type Queue struct {
+	c    Config
+	road store.RoadDoor
+	log  *slog.Logger
+	ids  identifiers
+
+	refillKick, alarmKick, lateKick chan struct{}
+
+	mu         sync.Mutex
+	dests      map[string]*destination
+	busy       map[string]*hand // items in somebody's hands, by id
+	leased     int
+	run        fifo[destination] // those that want a slot
+	callers    []chan *Slot      // those that wait for one
+	used       int               // slots given
+	alarms     alarms
+	refills    fifo[window]
+	recounts   fifo[lane]
+	entries    int   // in all windows
+	cached     int64 // bytes of items and bodies in memory
+	stops      stops
+	late       []unwritten
+	retryLater []string // items that were refused before their route was known to be broken
+	figures    figures
 }
+
+// figures since the start.
+type figures struct{ accepted, delivered, deferrals, failures uint64 }
 
 // New opens the queue: it reads destinations and counts, not items.
-func New(ctx context.Context, c Config) (*Queue, error) { panic("skeleton") }
+func New(ctx context.Context, c Config) (*Queue, error) {
+	if c.Store == nil || c.Trace == nil {
+		return nil, fault.New(fault.Internal, "queue.New", "a store and a trace are needed")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Window == 0 {
+		c.Window = 500
+	}
+	if c.WindowBytes == 0 {
+		c.WindowBytes = 32 << 20
+	}
+	if c.Slots == 0 {
+		c.Slots = 200
+	}
+	q := &Queue{
+		c: c, road: c.Store.Road.Road(), log: c.Log,
+		refillKick: make(chan struct{}, 1), alarmKick: make(chan struct{}, 1), lateKick: make(chan struct{}, 1),
+		dests: map[string]*destination{}, busy: map[string]*hand{},
+	}
+	q.stops.set(nil)
+	if err := q.load(ctx); err != nil {
+		return nil, fault.Wrap(fault.KindOf(err), "queue.New", err)
+	}
+	return q, nil
+}
 
-// Put commits messages, with their bodies and first steps, in one durable
-// write. Nothing of them is kept when it fails. Items may start Held, Failed
-// or Deferred.
-func (q *Queue) Put(ctx context.Context, ms []Message) error { panic("skeleton") }
+func (q *Queue) now() time.Time { return q.c.Now() }
+
+func (q *Queue) expiry(tenant string) time.Duration {
+	if q.c.Times != nil {
+		if expiry, _ := q.c.Times(tenant); expiry > 0 {
+			return expiry
+		}
+	}
+	return 5 * 24 * time.Hour
+}
+
+func (q *Queue) delayNotice(tenant string) time.Duration {
+	if q.c.Times != nil {
+		_, notice := q.c.Times(tenant)
+		return notice
+	}
+	return 4 * time.Hour
+}
+
+func (q *Queue) keepFailed(tenant string) time.Duration {
+	if q.c.KeepFailed != nil {
+		if keep := q.c.KeepFailed(tenant); keep > 0 {
+			return keep
+		}
+	}
+	return 14 * 24 * time.Hour
+}
+
+func (q *Queue) hostname(tenant string) string {
+	if q.c.Hostname != nil {
+		return q.c.Hostname(tenant)
+	}
+	return "localhost"
+}
 
 // Run does the timed work (due items, expiry, delay notices, retention) until
 // ctx ends.
-func (q *Queue) Run(ctx context.Context) error { panic("skeleton") }
-
-// Slot is the right to use one connection to a destination.
-type Slot struct {
-	Destination string
-	Probe       bool // the destination is down: this slot gets one item
-	// unexported
+func (q *Queue) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	for _, work := range []func(context.Context){q.fill, q.fill, q.keepTime, q.persist, q.walk} {
+		all.Go(func() { work(ctx) })
+	}
+	all.Wait()
+	return nil
 }
 
-// Slot waits for a destination that has items to deliver and room for one more
-// connection; fair between destinations.
-func (q *Queue) Slot(ctx context.Context) (*Slot, error) { panic("skeleton") }
+// keepTime fires alarms.
+func (q *Queue) keepTime(ctx context.Context) {
+	for ctx.Err() == nil {
+		wait := time.NewTimer(q.ring())
+		select {
+		case <-ctx.Done():
+		case <-wait.C:
+		case <-q.alarmKick:
+		}
+		wait.Stop()
+	}
+}
 
-// Next leases the destination's next item, fair between tenants, oldest first
-// within one. It waits up to idle for one to come; ok is false when none did,
-// or when the destination has been stopped or is to be left.
-func (s *Slot) Next(ctx context.Context, idle time.Duration) (it *Item, ok bool) { panic("skeleton") }
+// persist writes what could not be written when it happened, and sends again
+// what was refused by a route that was found to be broken.
+func (q *Queue) persist(ctx context.Context) {
+	turn := time.NewTicker(time.Second)
+	defer turn.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-turn.C:
+		case <-q.lateKick:
+			pause(ctx, 100*time.Millisecond)
+		}
+		if err := q.writeLate(ctx); err != nil && ctx.Err() == nil {
+			q.log.Error("what was delivered cannot be recorded", "error", err)
+		}
+		if err := q.retryRefused(ctx); err != nil && ctx.Err() == nil {
+			q.log.Warn("refused mail of a stopped route is not queued again", "error", err)
+		}
+	}
+}
 
-// Release gives the slot back.
-func (s *Slot) Release() { panic("skeleton") }
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
 
 // Open reads an item's body, from memory when it is still there.
-func (q *Queue) Open(ctx context.Context, it *Item) (io.ReadCloser, error) { panic("skeleton") }
+func (q *Queue) Open(ctx context.Context, it *Item) (io.ReadCloser, error) {
+	if it.bytes != nil {
+		return io.NopCloser(bytes.NewReader(it.bytes)), nil
+	}
+	if it.Body.ID == "" {
+		return nil, fault.New(fault.Missing, "queue.Open", "item "+it.ID+" has no body")
+	}
+	return q.c.Store.Bodies.Open(ctx, it.Body)
+}
 
 // Bytes is the item's body when it is in memory, else nil.
-func (q *Queue) Bytes(it *Item) []byte { panic("skeleton") }
-
-// Attempt is what an attempt on a leased item brought.
-type Attempt struct {
-	At      time.Time
-	Peer    string // host and address that was talked to
-	TLS     *trace.TLS
-	Stage   string       // "resolve", "connect", "greeting", "hello", "tls", "auth", "mail", "rcpt", "data", "sent" (dot sent, no answer)
-	Whole   *mail.Reply  // a reply that is everybody's: a failed connection, a refused MAIL, DATA or dot; a Code of 0 has our own words in Text
-	Replies []mail.Reply // per recipient still queued, in order, when Whole is nil
-	Skipped bool         // nothing was tried: give the item back as it was
-}
-
-// Report ends a lease with what the attempt brought: classifies, transitions,
-// writes item, event and notifications in one commit. It returns when that is
-// durable. The destination's own state follows from it.
-func (q *Queue) Report(ctx context.Context, it *Item, a Attempt) error { panic("skeleton") }
-
-// Filter of List and of the bulk acts; zero fields match everything. Tenant ""
-// needs the operator.
-type Filter struct {
-	Tenant, Destination, Message, Item, Reason string
-	States                                     []State
-	OlderThan                                  time.Duration
-	After                                      string
-	Limit                                      int
-}
-
-// Listed is an item as the contract shows it.
-type Listed struct {
-	ID          string     `json:"id"`
-	Message     string     `json:"message"`
-	Tenant      string     `json:"tenant"`
-	Recipients  []string   `json:"recipients"`
-	Destination string     `json:"destination"`
-	State       State      `json:"state"`
-	Attempts    int        `json:"attempts"`
-	NextAt      *time.Time `json:"next_at"`
-	Last        *Last      `json:"last"`
-	Reason      string     `json:"reason"`
-	ReceivedAt  time.Time  `json:"received_at"`
-}
-
-// Last is the last reply to an item.
-type Last struct {
-	Code     int    `json:"code"`
-	Enhanced string `json:"enhanced"`
-	Text     string `json:"text"`
-}
-
-func (q *Queue) List(ctx context.Context, f Filter) (page []Listed, next string, err error) {
-	panic("skeleton")
-}
-
-// Show is one item with what List leaves out; kind missing.
-func (q *Queue) Show(ctx context.Context, tenant, id string) (Item, error) { panic("skeleton") }
-
-// Bulk acts return how many items they changed; they run in batches and stop
-// when ctx ends. actor goes into the trace.
-func (q *Queue) Retry(ctx context.Context, actor string, f Filter) (int, error) { panic("skeleton") }
-func (q *Queue) Hold(ctx context.Context, actor string, f Filter, reason string) (int, error) {
-	panic("skeleton")
-}
-func (q *Queue) Unhold(ctx context.Context, actor string, f Filter) (int, error) { panic("skeleton") }
-func (q *Queue) Drop(ctx context.Context, actor string, f Filter, reason string) (int, error) {
-	panic("skeleton")
-}
-func (q *Queue) Reroute(ctx context.Context, actor string, f Filter, destination, connection string) (int, error) {
-	panic("skeleton")
-}
-
-// Destination is a destination's state, for the api and for alarms.
-type Destination struct {
-	Key      string     `json:"destination"`
-	State    string     `json:"state"` // "up", "down" (host), "stopped" (route),
-	Reason   string     `json:"reason"`
-	Queued   int64      `json:"queued"`
-	InFlight int        `json:"in_flight"`
-	NextTry  *time.Time `json:"next_try"`
-	Oldest   *time.Time `json:"oldest"`
-	Since    *time.Time `json:"since"` // of the state
-}
-
-func (q *Queue) Destinations(ctx context.Context, tenant string) ([]Destination, error) {
-	panic("skeleton")
-}
-
-// Resume ends a destination's stop or back-off at once.
-func (q *Queue) Resume(ctx context.Context, actor, destination string) error { panic("skeleton") }
-
-// Stop is a stop switch: nothing that matches is delivered until it is lifted.
-type Stop struct {
-	Scope  string    `json:"scope"` // "outbound" (all of it), "tenant", "domain" (of recipients), "sender"
-	Value  string    `json:"value"`
-	Reason string    `json:"reason"`
-	Actor  string    `json:"actor"`
-	Since  time.Time `json:"since"`
-}
-
-func (q *Queue) SetStop(ctx context.Context, s Stop) error               { panic("skeleton") }
-func (q *Queue) LiftStop(ctx context.Context, scope, value string) error { panic("skeleton") }
-func (q *Queue) Stops() []Stop                                           { panic("skeleton") }
+func (q *Queue) Bytes(it *Item) []byte { return it.bytes }
 
 // InUse is of kind conflict when the tenant has items.
-func (q *Queue) InUse(tenant string) error { panic("skeleton") }
+func (q *Queue) InUse(tenant string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, d := range q.dests {
+		if l := d.lanes[tenant]; l != nil && (l.total() > 0 || l.internal > 0) {
+			return fault.New(fault.Conflict, "queue.InUse", "there is still mail of "+tenant+" in the queue").
+				WithHint("Let it be delivered, or drop it: queue list --tenant " + tenant + ".")
+		}
+	}
+	return nil
+}
 
 // Stats are figures for metrics and the demo.
 type Stats struct {
@@ -249,4 +232,33 @@ type Stats struct {
 	OldestReady                                     *time.Time
 }
 
-func (q *Queue) Stats() Stats { panic("skeleton") }
+// Stats counts items; Delivered and Failures count recipients.
+func (q *Queue) Stats() Stats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	f := q.figures
+	s := Stats{
+		Accepted: f.accepted, Delivered: f.delivered, Deferrals: f.deferrals, Failures: f.failures,
+		InFlight: int64(q.leased),
+	}
+	var oldest int64
+	for _, d := range q.dests {
+		if len(d.lanes) > 0 || d.state != up {
+			s.Destinations++
+		}
+		for _, l := range d.lanes {
+			s.Ready += l.n[storedReady]
+			s.Deferred += l.n[storedDeferred]
+			s.Held += l.n[storedHeld]
+			s.Failed += l.n[storedFailed]
+			if o := l.eldest(); o != 0 && (oldest == 0 || o < oldest) {
+				oldest = o
+			}
+		}
+	}
+	s.Queued = s.Ready + s.Deferred
+	if oldest != 0 {
+		s.OldestReady = pointer(fromMicros(oldest))
+	}
+	return s
+}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -141,7 +140,7 @@ func (s *recording) Auth(_ context.Context, user, password string) *mail.Reply {
 // nothing is left then.
 func startServer(t testing.TB, b Backend, rules Listener) (addr string, s *Server) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +168,8 @@ func startServer(t testing.TB, b Backend, rules Listener) (addr string, s *Serve
 
 func dialTest(t testing.TB, addr string) *Client {
 	t.Helper()
-	c, err := Dial(t.Context(), Target{Address: addr, Hello: "client.test"})
+	quick := Timeouts{Greeting: 10 * time.Second, Hello: 10 * time.Second} // a test that hangs should say so
+	c, err := Dial(t.Context(), Target{Address: addr, Hello: "client.test", Timeouts: quick})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,7 @@ func Dial(ctx context.Context, t Target) (*Client, error) {
 	t.Timeouts = t.Timeouts.orDefaults()
 	// Keep-alive probes are of no use to a connection with timeouts of its
 	// own, and setting them up is four system calls.
-	d := net.Dialer{Timeout: t.Timeouts.Dial, KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
+	d := net.Dialer{Timeout: t.Timeouts.Dial, KeepAlive: -1}
 	if t.Local.IsValid() {
 		d.LocalAddr = &net.TCPAddr{IP: t.Local.AsSlice(), Zone: t.Local.Zone()}
 		d.Control = func(_, _ string, raw syscall.RawConn) error { return bindLate(raw) }

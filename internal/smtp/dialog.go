@@ -173,12 +173,20 @@ func (c *dialog) end() {
 	if c.session != nil {
 		c.session.Close()
 	}
-	_ = c.flush()
+	c.flushLast()
 	if c.linger {
 		c.drainSocket()
 	}
 	_ = c.nc.Close()
 	c.in.drop()
+}
+
+// flushLast writes what is said last.
+func (c *dialog) flushLast() {
+	if c.in.raw != nil && !c.linger && len(c.out) > 0 {
+		c.out = c.out[writeLast(c.in.raw, c.out):]
+	}
+	_ = c.flush()
 }
 
 // drainSocket lets the client read our last reply before it learns that we

@@ -138,14 +138,17 @@ func (in *input) tryRead(fd uintptr) bool {
 }
 
 // take accounts for what a read brought. Bytes are used before an error that
-// came with them is believed: it will come again.
+// came with them is believed: it will come again. The end of a connection is
+// never io.EOF here, which to the reader of a message would be its good end.
 func (in *input) take(n int, err error) error {
-	if n > 0 {
+	switch {
+	case n > 0:
 		in.w += n
 		return nil
-	}
-	if err == nil {
-		err = io.ErrNoProgress
+	case err == nil:
+		return io.ErrNoProgress
+	case err == io.EOF:
+		return io.ErrUnexpectedEOF
 	}
 	return err
 }

@@ -92,3 +92,21 @@ func bindLate(raw syscall.RawConn) error {
 func isClosedByPeer(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrClosedPipe)
 }
+
+// writeLast writes p so that it leaves together with the end of the
+// connection, which is to be closed next: one packet less for each connection.
+// It returns how much of p was written, 0 where that cannot be had.
+func writeLast(raw syscall.RawConn, p []byte) (n int) {
+	const more = 0x8000 // MSG_MORE of Linux
+	if runtime.GOOS != "linux" {
+		return 0
+	}
+	err := raw.Write(func(fd uintptr) bool {
+		n, _ = syscall.SendmsgN(int(fd), p, nil, nil, more)
+		return true
+	})
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
+}

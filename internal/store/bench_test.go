@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"sync"
 	"syscall"
 	"testing"
@@ -14,13 +15,24 @@ import (
 const benchWriters = 20
 
 // BenchmarkCommit10K is the road's durable write alone: 20 writers, bodies of
-// 10 KB in rows, each dropped by a second commit as a delivery would.
-func BenchmarkCommit10K(b *testing.B)     { benchCommit(b, 10<<10, false) }
-func BenchmarkCommitDrop10K(b *testing.B) { benchCommit(b, 10<<10, true) }
-func BenchmarkCommit100K(b *testing.B)    { benchCommit(b, 100<<10, true) }
+// 10 KB in rows.
+func BenchmarkCommit10K(b *testing.B) { benchCommit(b, 10<<10, 0, false) }
 
-func benchCommit(b *testing.B, size int, drop bool) {
-	s, err := store.Open(b.Context(), store.Config{Dir: b.TempDir()})
+// BenchmarkCommitDrop10K drops each body in a second commit, as a delivery
+// does.
+func BenchmarkCommitDrop10K(b *testing.B) { benchCommit(b, 10<<10, 0, true) }
+
+// BenchmarkRowLimit compares bodies as rows and as files: where files become
+// cheaper is the default of Config.RowLimit.
+func BenchmarkRowLimit(b *testing.B) {
+	for _, size := range []int{16 << 10, 32 << 10, 64 << 10, 100 << 10} {
+		b.Run(fmt.Sprintf("%dK/row", size>>10), func(b *testing.B) { benchCommit(b, size, size, true) })
+		b.Run(fmt.Sprintf("%dK/file", size>>10), func(b *testing.B) { benchCommit(b, size, 1, true) })
+	}
+}
+
+func benchCommit(b *testing.B, size, limit int, drop bool) {
+	s, err := store.Open(b.Context(), store.Config{Dir: b.TempDir(), RowLimit: limit})
 	if err != nil {
 		b.Fatal(err)
 	}

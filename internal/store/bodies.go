@@ -165,7 +165,7 @@ func (tx RoadTx) PutBody(b *Body, ref BodyRef) error {
 // DropBody removes a body in this transaction; a file is unlinked after the
 // commit.
 func (tx RoadTx) DropBody(ref BodyRef) error {
-	if _, err := tx.Exec(RoadSQL(deleteBody), ref.Tenant, ref.ID); err != nil {
+	if _, err := tx.s.exec(string(deleteBody), ref.Tenant, ref.ID); err != nil {
 		return err
 	}
 	if !ref.File {

@@ -105,6 +105,13 @@ func (c *committer) put(ctx context.Context, ch *change, background bool) error 
 	return nil
 }
 
+// waits is how many changes wait.
+func (c *committer) waits() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.queue) + len(c.low)
+}
+
 // close lets what waits be committed, and returns when all workers ended.
 func (c *committer) close() {
 	c.mu.Lock()

@@ -18,6 +18,7 @@ const readLimit = 5 * time.Second
 type DB struct {
 	name    string // road, control or trace
 	dialect dialect
+	version int64 // of the schema
 	write   *sql.DB
 	read    *sql.DB
 	commits *committer

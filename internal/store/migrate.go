@@ -60,6 +60,16 @@ func provider(db *sql.DB, d dialect, set string) (*goose.Provider, error) {
 	return goose.NewProvider(goose.DialectPostgres, db, postgresFS{sub}, options...)
 }
 
+// newestVersion is the last migration of a set.
+func newestVersion(set string) (int64, error) {
+	files, err := fs.Glob(migrations, "migrations/"+set+"/*.sql")
+	if err != nil || len(files) == 0 {
+		return 0, fault.New(fault.Internal, "store.migrate", "no migrations of "+set)
+	}
+	version, err := goose.NumericComponent(files[len(files)-1])
+	return version, fault.Wrap(fault.Internal, "store.migrate", err)
+}
+
 // postgresFS reads migrations with the words that differ replaced; the rules
 // are in migrations/README.md.
 type postgresFS struct{ fs.FS }

@@ -14,7 +14,7 @@ import (
 
 const (
 	// pageSize was measured with 10 KB bodies, see BenchmarkCommit10K.
-	pageSize = 4096
+	pageSize = 8192
 	// sqliteReaders is how many reads run at once on one file.
 	sqliteReaders = 4
 	// passiveWAL is the size of the WAL at which what it holds is copied

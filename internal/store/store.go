@@ -26,7 +26,7 @@ type Config struct {
 }
 
 const (
-	DefaultRowLimit = 32 << 10 // measured: docs/benchmarks.md
+	DefaultRowLimit = 64 << 10 // measured: BenchmarkRowLimit, docs/benchmarks.md
 	DefaultReserve  = 64 << 20
 )
 
@@ -83,7 +83,11 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, Fault("store.Open", err)
 	}
 	s := &Store{c: c, disk: newDisk(c.Dir, c.Reserve)}
-	if err := s.openDatabases(ctx); err != nil {
+	err := s.openDatabases(ctx)
+	if err == nil {
+		err = s.syncNames()
+	}
+	if err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -128,7 +132,7 @@ func openDB(ctx context.Context, s *Store, name string, cacheKB int) (*DB, error
 		err = assertPostgres(ctx, db.write, s.c.Log)
 	}
 	if err == nil {
-		_, err = migrate(ctx, db.write, db.dialect, name, 0)
+		db.version, err = migrate(ctx, db.write, db.dialect, name, 0)
 	}
 	if err != nil {
 		db.read.Close()
@@ -137,6 +141,25 @@ func openDB(ctx context.Context, s *Store, name string, cacheKB int) (*DB, error
 	}
 	db.commits = newCommitter(db, s.c.Log, workers)
 	return db, nil
+}
+
+// syncNames makes the names of the folders durable, and those of the files of
+// SQLite in them: a synced file that no name leads to is lost too.
+func (s *Store) syncNames() error {
+	dir, err := filepath.Abs(s.c.Dir)
+	if err != nil {
+		return Fault("store.Open", err)
+	}
+	names := []string{dir, filepath.Dir(dir)}
+	if s.c.dialect() == onSQLite {
+		names = append(names, filepath.Join(dir, "db"))
+	}
+	for _, name := range names {
+		if err := syncDir(name); err != nil {
+			return Fault("store.Open", err)
+		}
+	}
+	return nil
 }
 
 func (s *Store) databases() []*DB {
@@ -180,6 +203,7 @@ func (s *Store) Ping(ctx context.Context) error {
 // Stats are figures for metrics.
 type Stats struct {
 	Commits, Changes, Retried uint64 // Changes/Commits is the group size
+	Waiting                   int    // changes for which no commit has begun
 	WALBytes                  int64
 	FreeBytes                 int64
 }
@@ -191,6 +215,7 @@ func (s *Store) Stats() Stats {
 		sum.Commits += db.commits.commits.Load()
 		sum.Changes += db.commits.changes.Load()
 		sum.Retried += db.commits.retried.Load()
+		sum.Waiting += db.commits.waits()
 		sum.WALBytes += db.wal.Load()
 	}
 	sum.FreeBytes = s.disk.free()

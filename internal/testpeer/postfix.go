@@ -202,3 +202,18 @@ func (p *Postfix) Log() string {
 	}
 	return string(text)
 }
+
+// CPU is what the instance has used so far: its master with every child that
+// ended, and the children that run.
+func (p *Postfix) CPU(t testing.TB) time.Duration {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(p.dir, "queue", "pid", "master.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return TreeCPU(t, pid)
+}

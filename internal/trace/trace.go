@@ -2,9 +2,11 @@ package trace
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
 
@@ -58,10 +60,6 @@ type Event struct {
 	Steps   []Step
 }
 
-// Write inserts the event in the transaction of what it tells. The events
-// that a commit wrote are then passed to Log.Committed.
-func Write(tx store.RoadTx, e Event) (seq int64, err error) { panic("skeleton") }
-
 // Config of the log.
 type Config struct {
 	Road  *store.DB
@@ -76,59 +74,113 @@ type Config struct {
 }
 
 // Log moves events and answers questions.
-type Log struct { /* unexported */
+type Log struct {
+	c      Config
+	mover  mover
+	refuse refusals
 }
 
-func New(c Config) (*Log, error) { panic("skeleton") }
+// New makes a log. What an earlier process left on the road is moved by Run,
+// or by the first reader.
+func New(c Config) (*Log, error) {
+	if c.Road == nil || c.Trace == nil {
+		return nil, fault.New(fault.Internal, "trace.New", "both databases are needed")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Keep == nil {
+		c.Keep = func(string) time.Duration { return defaultKeep }
+	}
+	if c.RefusalsPerMinute == 0 {
+		c.RefusalsPerMinute = 600
+	}
+	l := &Log{c: c}
+	l.mover.init(c)
+	l.refuse.init(c)
+	return l, nil
+}
+
+const defaultKeep = 30 * 24 * time.Hour
 
 // Run moves events, writes refusals and ends what is past its retention,
 // until ctx ends; then it moves what is left.
-func (l *Log) Run(ctx context.Context) error { panic("skeleton") }
+func (l *Log) Run(ctx context.Context) error {
+	flush := time.NewTicker(flushRefusals)
+	defer flush.Stop()
+	retain := time.NewTimer(time.Minute)
+	defer retain.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return l.finish()
+		case <-l.mover.kick:
+			l.gather(ctx)
+			l.try(ctx, "events were not moved", l.mover.move)
+		case <-flush.C:
+			l.try(ctx, "refusals were not written", l.refuse.flush)
+		case <-retain.C:
+			l.try(ctx, "old traces were not removed", l.retain)
+			retain.Reset(time.Hour)
+		}
+	}
+}
+
+// gather lets a batch grow: the more events share a commit, the cheaper each.
+func (l *Log) gather(ctx context.Context) {
+	wait := time.NewTimer(pace)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-l.mover.full:
+	case <-ctx.Done():
+	}
+}
+
+// try does a part of the timed work; what fails is tried again at its next
+// turn, for everything is still where it was.
+func (l *Log) try(ctx context.Context, what string, f func(context.Context) error) {
+	err := f(ctx)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	l.c.Log.Warn("trace: "+what, "error", err)
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Second):
+		l.mover.nudge()
+	}
+}
+
+// finish moves what is left, in bounded time: what it does not manage stays on
+// the road.
+func (l *Log) finish() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return errors.Join(l.mover.move(ctx), l.refuse.flush(ctx))
+}
 
 // Committed hands events over in memory, so that the mover need not read what
 // the process has just written. It never blocks; when the mover is behind they
 // are read from the road later.
-func (l *Log) Committed(seqs []int64, events []Event) { panic("skeleton") }
+func (l *Log) Committed(seqs []int64, events []Event) { l.mover.hand(seqs, events) }
+
+// Missed says that events may have been committed without anybody knowing
+// their numbers, as when the connection is lost at a commit: they are read from
+// the road.
+func (l *Log) Missed() {
+	l.mover.setBehind(true)
+	l.mover.nudge()
+}
 
 // Filter of List; zero fields match everything. Tenant "" needs the operator.
+// From and To match an address, or a whole domain when they begin with "@".
 type Filter struct {
 	Tenant, State, From, To, MessageID string
 	Since                              time.Time
 	After                              string // cursor: an id from the last page; newest first
 	Limit                              int
-}
-
-// List catches up with the road first, waiting at most two seconds.
-func (l *Log) List(ctx context.Context, f Filter) (page []Message, next string, err error) {
-	panic("skeleton")
-}
-
-// Show finds a message by id or Message-ID; tenant "" is the operator. Kind
-// missing.
-func (l *Log) Show(ctx context.Context, tenant, id string) (Message, []Step, error) {
-	panic("skeleton")
-}
-
-// Refusal is one refusal in the SMTP dialogue.
-type Refusal struct {
-	Time     time.Time `json:"time"` // of the first of them
-	Last     time.Time `json:"last"`
-	Count    int64     `json:"count"`
-	Peer     string    `json:"peer"` // IP address
-	Hello    string    `json:"hello"`
-	Tenant   string    `json:"tenant"` // "" when it is nobody's
-	From     string    `json:"from"`
-	To       string    `json:"to"`
-	Command  string    `json:"command"`
-	Code     int       `json:"code"`
-	Enhanced string    `json:"enhanced"`
-	Text     string    `json:"text"`
-}
-
-// Refused notes a refusal; it never blocks and costs no commit.
-func (l *Log) Refused(r Refusal) { panic("skeleton") }
-
-// Refusals lists them, newest first.
-func (l *Log) Refusals(ctx context.Context, f Filter) (page []Refusal, next string, err error) {
-	panic("skeleton")
 }

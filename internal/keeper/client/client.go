@@ -33,28 +33,6 @@ type Credentials interface {
 	OpenCredential(ctx context.Context, u Use) (Credential, error)
 	// SetCredential stores or replaces one.
 	SetCredential(ctx context.Context, tenant, connection string, c Credential) error
+	// RemoveCredential is of kind missing when none was set.
 	RemoveCredential(ctx context.Context, tenant, connection string) error
-}
-
-// Files is custody by files below a directory: tls/<host>.crt and .key,
-// identities/<tenant>/<connection>.crt and .key, secrets/<tenant>/<connection>
-// (mode 0600). Server certificates are read again when their file changes,
-// looked at no more than once a second.
-type Files struct {
-	// unexported
-}
-
-// NewFiles makes the directories that are missing (0700).
-func NewFiles(dir string) (*Files, error) { panic("skeleton") }
-
-func (f *Files) ServerCertificate(host string) (*tls.Certificate, error) { panic("skeleton") }
-func (f *Files) ClientCertificate(ctx context.Context, tenant, connection string) (*tls.Certificate, error) {
-	panic("skeleton")
-}
-func (f *Files) OpenCredential(ctx context.Context, u Use) (Credential, error) { panic("skeleton") }
-func (f *Files) SetCredential(ctx context.Context, tenant, connection string, c Credential) error {
-	panic("skeleton")
-}
-func (f *Files) RemoveCredential(ctx context.Context, tenant, connection string) error {
-	panic("skeleton")
 }

@@ -2,8 +2,16 @@
 // which keys and secrets stand.
 //
 // Until the keeper process exists [Files] fulfils both from files that only
-// the gateway's user can read; no database ever holds a key or a secret. No
-// call returns key bytes: a certificate's key is a crypto.Signer.
+// the gateway's user can read; no database ever holds a key or a secret.
 //
-// Callers: connection, deliver, and the roof (TLS of the listeners).
+// Invariants:
+//   - no call returns key bytes: a certificate's key is a crypto.Signer and
+//     nothing else (making a key for init to write is the exception);
+//   - a name never leads out of its directory;
+//   - a file is replaced as a whole or not at all, and is on disk when the
+//     call returns;
+//   - a new certificate that can't be used never displaces one that can.
+//
+// Callers: connection, deliver, and the roof (TLS of the listeners, init,
+// doctor and the certificate alarm).
 package client

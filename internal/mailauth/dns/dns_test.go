@@ -140,7 +140,7 @@ func (z *zone) resolver(others ...*zone) *resolver {
 		servers = append(servers, o.address)
 	}
 	r := newResolver(servers, nil)
-	r.timeout = 200 * time.Millisecond
+	r.timeout = 400 * time.Millisecond
 	return r
 }
 

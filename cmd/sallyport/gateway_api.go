@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/api"
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/client"
+	"github.com/sallyport-mail/sallyport/internal/tenant"
+)
+
+// openAPI makes the HTTP server and binds its address.
+func (g *gateway) openAPI(ctx context.Context) error {
+	scratch := filepath.Join(g.dir, "scratch") // backups on their way to a client
+	if err := os.RemoveAll(scratch); err != nil {
+		return fault.Wrap(fault.Invalid, "api", err)
+	}
+	if err := os.MkdirAll(scratch, 0o700); err != nil {
+		return fault.Wrap(fault.Invalid, "api", err)
+	}
+	handler := api.New(api.Config{
+		Tenants: g.tenants, Connections: g.connections, Directory: g.directory, Queue: g.queue, Trace: g.trace, Resolver: g.resolver,
+		Hostname: g.cfg.hostname, SetCredential: g.setCredential,
+		Edge: g.edge.Stats, Store: g.storeStats, Certificates: g.certificates,
+		Ready: g.store.Ping, Checks: g.checks(), Backup: g.store.Backup, Verify: g.verifyStore, Scratch: scratch,
+		OpenMetrics: !g.cfg.API.MetricsTokens, Version: version, Log: g.log, Now: time.Now,
+	})
+	g.http = api.NewServer(handler, g.log)
+	var lc net.ListenConfig
+	var err error
+	if g.api, err = lc.Listen(ctx, "tcp", g.cfg.API.Address); err != nil {
+		return fault.New(fault.Conflict, "", "cannot listen on "+g.cfg.API.Address+": "+err.Error()).
+			WithHint("Stop what uses the port, or change [api] address in " + configName + ".")
+	}
+	if g.cfg.API.Certificate == "" {
+		return nil
+	}
+	pair, err := tls.LoadX509KeyPair(g.cfg.API.Certificate, g.cfg.API.Key)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, "api certificate", err)
+	}
+	g.api = tls.NewListener(g.api, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}})
+	return nil
+}
+
+// setCredential hands a connection's secret to custody.
+func (g *gateway) setCredential(ctx context.Context, actor tenant.Actor, name, conn, user, secret string) error {
+	if user == "" {
+		c, _ := g.connections.Get(name, conn)
+		user = c.User
+	}
+	if err := g.custody.SetCredential(ctx, name, conn, client.Credential{User: user, Password: secret}); err != nil {
+		return err
+	}
+	g.log.Info("credential set", "tenant", name, "connection", conn, "actor", string(actor))
+	return nil
+}
+
+func (g *gateway) storeStats() api.StoreStats {
+	s := g.store.Stats()
+	return api.StoreStats{Commits: s.Commits, Changes: s.Changes, Retried: s.Retried, WALBytes: s.WALBytes, FreeBytes: s.FreeBytes}
+}
+
+func (g *gateway) certificates() []api.Certificate {
+	var out []api.Certificate
+	for _, c := range g.custody.ServerCertificates() {
+		out = append(out, api.Certificate{Host: c.Host, NotAfter: c.NotAfter})
+	}
+	return out
+}
+
+func (g *gateway) verifyStore(ctx context.Context) ([]api.Finding, error) {
+	problems, err := g.store.Verify(ctx)
+	var out []api.Finding
+	for _, p := range problems {
+		out = append(out, api.Finding(p))
+	}
+	return out, err
+}
+
+// checks are what doctor looks at.
+func (g *gateway) checks() []api.Check {
+	return []api.Check{
+		{Name: "store", Run: g.checkStore},
+		{Name: "disk", Run: g.checkDisk},
+		{Name: "certificates", Run: g.checkCertificates},
+		{Name: "routes", Run: g.checkRoutes},
+		{Name: "recipients", Run: g.checkRecipients},
+		{Name: "destinations", Run: g.checkDestinations},
+		{Name: "stop switches", Run: g.checkStops},
+		{Name: "egress", Run: g.checkEgress},
+		{Name: "custody", Run: g.checkCustody},
+		{Name: "api", Run: g.checkAPI},
+	}
+}
+
+func (g *gateway) checkStore(ctx context.Context) (bool, string, string) {
+	if err := g.store.Ping(ctx); err != nil {
+		return false, "cannot commit: " + err.Error(), "Look at the disk or the database server; mail is answered with 4xx until it is back."
+	}
+	return true, "commits (" + storeName(g.cfg.Store) + ")", ""
+}
+
+func (g *gateway) checkDisk(context.Context) (bool, string, string) {
+	if err := g.store.Room(100 << 20); err != nil {
+		return false, fault.Sentence(err), "Free disk space: mail is refused with 452 until there is room."
+	}
+	return true, bytesFree(g.store.Stats().FreeBytes) + " free", ""
+}
+
+// certificateSoon is when a certificate that is about to end is a finding.
+const certificateSoon = 21 * 24 * time.Hour
+
+func (g *gateway) checkCertificates(context.Context) (bool, string, string) {
+	var broken, ending, selfSigned []string
+	for _, c := range g.custody.ServerCertificates() {
+		switch {
+		case c.Err != nil:
+			broken = append(broken, c.Host+": "+c.Err.Error())
+		case time.Until(c.NotAfter) < certificateSoon:
+			ending = append(ending, c.Host+" ends "+c.NotAfter.Format(time.DateOnly))
+		case c.SelfSigned:
+			selfSigned = append(selfSigned, c.Host)
+		}
+	}
+	fix := "Put the certificate and key of the host into tls/<host>.crt and .key; they are read again by themselves."
+	switch {
+	case len(broken) > 0:
+		return false, "cannot be used: " + some(broken), fix
+	case len(ending) > 0:
+		return false, some(ending), fix
+	case len(selfSigned) > 0:
+		return false, "self-signed: " + some(selfSigned), fix + " Senders that verify (MTA-STS, DANE) refuse self-signed ones."
+	}
+	return true, "none ends within three weeks", ""
+}
+
+// eachTenant visits every tenant.
+func (g *gateway) eachTenant(visit func(tenant.Tenant)) {
+	for after := ""; ; {
+		page := g.tenants.Tenants(after, 1000)
+		for _, t := range page {
+			visit(t)
+			after = t.Name
+		}
+		if len(page) == 0 {
+			return
+		}
+	}
+}
+
+func (g *gateway) checkRoutes(context.Context) (bool, string, string) {
+	var without []string
+	g.eachTenant(func(t tenant.Tenant) {
+		for _, d := range g.tenants.Domains(t.Name) {
+			if _, err := g.connections.Inbound(t.Name, d.Name); err != nil {
+				without = append(without, d.Name)
+			}
+		}
+	})
+	if len(without) > 0 {
+		return false, "domains without a connection: " + some(without), "Add one: sallyport connection add TENANT mailbox --kind smtp --host HOST"
+	}
+	return true, "every domain has one", ""
+}
+
+func (g *gateway) checkRecipients(context.Context) (bool, string, string) {
+	var open, all []string
+	g.eachTenant(func(t tenant.Tenant) {
+		for _, d := range g.tenants.Domains(t.Name) {
+			if d.Recipients == "none" {
+				open = append(open, d.Name)
+			}
+			if d.Recipients == "probe" && g.directory.AcceptsAll(t.Name, d.Name) {
+				all = append(all, d.Name)
+			}
+		}
+	})
+	switch {
+	case len(open) > 0:
+		return false, "any address is accepted for: " + some(open),
+			"Mail for unknown addresses ends as failed at the tenant's server: use --recipients list or probe."
+	case len(all) > 0:
+		return false, "the probe says yes to every address of: " + some(all), "That server accepts everything: use --recipients list."
+	}
+	return true, "every domain knows its recipients", ""
+}
+
+func (g *gateway) checkDestinations(ctx context.Context) (bool, string, string) {
+	all, err := g.queue.Destinations(ctx, "")
+	if err != nil {
+		return false, err.Error(), "See the store's check."
+	}
+	var bad []string
+	for _, d := range all {
+		if d.State != "up" {
+			bad = append(bad, d.Key+" is "+d.State+" ("+d.Reason+")")
+		}
+	}
+	if len(bad) > 0 {
+		return false, some(bad), "Repair the far end, then: sallyport queue resume DESTINATION"
+	}
+	return true, "none is down or stopped", ""
+}
+
+func (g *gateway) checkStops(context.Context) (bool, string, string) {
+	var on []string
+	for _, s := range g.queue.Stops() {
+		on = append(on, strings.TrimSpace(s.Scope+" "+s.Value))
+	}
+	if len(on) > 0 {
+		return false, "mail is kept back by: " + some(on), "When the reason is gone: sallyport stop lift SCOPE VALUE"
+	}
+	return true, "none is set", ""
+}
+
+func (g *gateway) checkEgress(ctx context.Context) (bool, string, string) {
+	if found := g.deliverer.CheckPools(ctx, g.resolver); len(found) > 0 {
+		return false, some(found), "Publish matching PTR and address records: many receivers refuse senders without them."
+	}
+	return true, "the pools' names and addresses agree", ""
+}
+
+// checkCustody says what the design asks it to say until a keeper holds keys.
+func (g *gateway) checkCustody(context.Context) (bool, string, string) {
+	return false, "custody: none; keys and passwords are files that the gateway's user can read",
+		"For trying out only, until the keeper holds them."
+}
+
+func (g *gateway) checkAPI(context.Context) (bool, string, string) {
+	host, _, err := net.SplitHostPort(g.cfg.API.Address)
+	if ip := net.ParseIP(host); err == nil && g.cfg.API.Certificate == "" && (ip == nil || !ip.IsLoopback()) {
+		return false, "tokens travel in clear to " + g.cfg.API.Address, "Listen on loopback, or set certificate and key in [api]."
+	}
+	return true, g.cfg.API.url(), ""
+}
+
+// some lists the first few of many.
+func some(all []string) string {
+	const few = 5
+	if len(all) <= few {
+		return strings.Join(all, ", ")
+	}
+	return strings.Join(all[:few], ", ") + " and " + plural(len(all)-few)
+}

@@ -1,0 +1,201 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/connection"
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/mail"
+	"github.com/sallyport-mail/sallyport/internal/tenant"
+)
+
+// testTime bounds a connection test: the far end may take its time at each
+// step.
+const testTime = 3 * time.Minute
+
+// Connection is a connection as the contract shows it: absent is null.
+type Connection struct {
+	connection.Connection
+	Host *string `json:"host"`
+	Port *int    `json:"port"`
+}
+
+func shownConnection(c connection.Connection) Connection {
+	v := Connection{Connection: c, Host: or(c.Host)}
+	if c.Port != 0 {
+		v.Port = &c.Port
+	}
+	return v
+}
+
+// AskedConnection is what a connection is made of; what the gateway knows by
+// itself (tenant, state, health, created_at) is not taken from it.
+type AskedConnection struct {
+	connection.Connection
+	Name     string  `json:"name" required:"true"`
+	Host     *string `json:"host"`
+	Port     *int    `json:"port"`
+	IfAbsent bool    `json:"if_absent" doc:"An identical one is no conflict"`
+}
+
+// connection is the asked one for a tenant.
+func (a AskedConnection) connection(tenantName string) connection.Connection {
+	c := a.Connection
+	c.Tenant, c.Name = tenantName, a.Name
+	c.State, c.Health, c.CreatedAt = "", connection.Health{}, time.Time{}
+	if a.Host != nil {
+		c.Host = *a.Host
+	}
+	if a.Port != nil {
+		c.Port = *a.Port
+	}
+	return c
+}
+
+type newConnection struct {
+	OfTenant
+	Body AskedConnection
+}
+
+// OneConnection names a connection of a tenant.
+type OneConnection struct {
+	OfTenant
+	Name string `path:"name" doc:"The connection's name"`
+}
+
+type testConnection struct {
+	OneConnection
+	Body *struct {
+		Rcpt string `json:"rcpt" doc:"Recipient of the test message; default postmaster of the tenant's first domain"`
+	}
+}
+
+func connections(r *router) {
+	const base = "/v1/tenants/{tenant}/connections"
+	on(r, http.MethodGet, base, "List a tenant's connections", r.listConnections)
+	on(r, http.MethodPost, base, "Add a connection", r.addConnection, creates)
+	on(r, http.MethodGet, base+"/{name}", "Show a connection", r.showConnection)
+	on(r, http.MethodDelete, base+"/{name}", "Remove a connection", r.removeConnection)
+	on(r, http.MethodPost, base+"/{name}/test", "Send a real message to the real server", r.testConnection, within(testTime))
+	on(r, http.MethodPost, base+"/{name}/enable", "Use a connection again", r.setConnection("enabled"))
+	on(r, http.MethodPost, base+"/{name}/disable", "Stop using a connection; its mail waits", r.setConnection("disabled"))
+	on(r, http.MethodPut, base+"/{name}/credential", "Set the secret of a connection", r.setCredential)
+}
+
+// connection finds one of the caller's connections.
+func (s *server) connection(ctx context.Context, in OneConnection) (connection.Connection, error) {
+	name, err := scope(ctx, in.Tenant)
+	if err != nil {
+		return connection.Connection{}, err
+	}
+	c, ok := s.Connections.Get(name, in.Name)
+	if !ok {
+		return c, fault.New(fault.Missing, "api.connection", "tenant "+name+" has no connection "+quoted(in.Name)).
+			WithHint("List its connections to see their names.")
+	}
+	return c, nil
+}
+
+func (s *server) listConnections(ctx context.Context, in *struct {
+	OfTenant
+	Paging
+}) (*out[Page[Connection]], error) {
+	name, err := scope(ctx, in.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	var all []Connection
+	for _, c := range s.Connections.List(name) {
+		all = append(all, shownConnection(c))
+	}
+	return cut(all, func(c Connection) string { return c.Name }, in.Paging), nil
+}
+
+func (s *server) addConnection(ctx context.Context, in *newConnection) (*made[Connection], error) {
+	name, err := scope(ctx, in.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	asked := in.Body.connection(name)
+	if err := mayClaim(ctx, asked); err != nil {
+		return nil, err
+	}
+	c, err := s.Connections.Add(ctx, actor(ctx), asked)
+	if err == nil {
+		return &made[Connection]{http.StatusCreated, shownConnection(c)}, nil
+	}
+	have, ok := s.Connections.Get(name, asked.Name)
+	if ok && in.Body.IfAbsent && fault.Is(err, fault.Conflict) && says(asked, have) {
+		return &made[Connection]{http.StatusOK, shownConnection(have)}, nil
+	}
+	return nil, err
+}
+
+// mayClaim leaves to the operator what attributes outbound mail without a
+// proof by the tenant: a wrong claim would take another tenant's mail.
+func mayClaim(ctx context.Context, c connection.Connection) error {
+	claims := len(c.Networks)+len(c.ClientCert)+len(c.Originator) > 0 || c.Platform != ""
+	if claims && caller(ctx).Role != tenant.Operator {
+		return fault.New(fault.Denied, "api.addConnection", "networks, client certificates and platforms are the operator's to assign").
+			WithHint("Ask the operator to add this connection, or leave those fields out.")
+	}
+	return nil
+}
+
+// says reports whether everything that asked says is so in have. What it
+// leaves out may have any value: defaults are the room's.
+func says(asked, have connection.Connection) bool {
+	a, h := reflect.ValueOf(asked), reflect.ValueOf(have)
+	for i := range a.NumField() {
+		said := !a.Field(i).IsZero() && !(a.Field(i).Kind() == reflect.Slice && a.Field(i).Len() == 0)
+		if said && !reflect.DeepEqual(a.Field(i).Interface(), h.Field(i).Interface()) {
+			return false
+		}
+	}
+	return asked.MX == have.MX && asked.LMTP == have.LMTP
+}
+
+func (s *server) showConnection(ctx context.Context, in *OneConnection) (*out[Connection], error) {
+	c, err := s.connection(ctx, *in)
+	return reply(shownConnection(c)), err
+}
+
+func (s *server) removeConnection(ctx context.Context, in *OneConnection) (*out[Removed], error) {
+	c, err := s.connection(ctx, *in)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Connections.Remove(ctx, actor(ctx), c.Tenant, c.Name); err != nil {
+		return nil, err
+	}
+	return reply(Removed{c.Name, true}), nil
+}
+
+func (s *server) testConnection(ctx context.Context, in *testConnection) (*out[connection.TestReport], error) {
+	c, err := s.connection(ctx, in.OneConnection)
+	if err != nil {
+		return nil, err
+	}
+	var rcpt mail.Address
+	if in.Body != nil && in.Body.Rcpt != "" {
+		if rcpt, err = mail.ParseAddress(in.Body.Rcpt); err != nil {
+			return nil, err
+		}
+	}
+	report, err := s.Connections.Test(ctx, c.Tenant, c.Name, rcpt)
+	return reply(report), err
+}
+
+func (s *server) setConnection(state string) func(context.Context, *OneConnection) (*out[Connection], error) {
+	return func(ctx context.Context, in *OneConnection) (*out[Connection], error) {
+		c, err := s.connection(ctx, *in)
+		if err != nil {
+			return nil, err
+		}
+		c, err = s.Connections.SetState(ctx, actor(ctx), c.Tenant, c.Name, state)
+		return reply(shownConnection(c)), err
+	}
+}

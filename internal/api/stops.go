@@ -1,0 +1,88 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/queue"
+	"github.com/sallyport-mail/sallyport/internal/tenant"
+)
+
+// AskedStop names a stop switch.
+type AskedStop struct {
+	Scope string `json:"scope" required:"true" enum:"outbound,tenant,domain,sender"`
+	Value string `json:"value" doc:"The tenant, the recipients' domain or the sender; nothing for outbound"`
+}
+
+// Lifted is the answer to lifting a stop.
+type Lifted struct {
+	AskedStop
+	Lifted bool `json:"lifted"`
+}
+
+func stops(r *router) {
+	on(r, http.MethodGet, "/v1/stops", "List the stop switches", r.listStops)
+	on(r, http.MethodPost, "/v1/stops", "Stop delivery of what matches", r.setStop)
+	on(r, http.MethodPost, "/v1/stops/lift", "Lift a stop switch", r.liftStop)
+}
+
+func (s *server) listStops(ctx context.Context, in *struct{ Paging }) (*out[Page[queue.Stop]], error) {
+	own, err := scope(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	var mine []queue.Stop
+	for _, st := range s.Queue.Stops() {
+		if own == "" || st.Scope == "tenant" && st.Value == own {
+			mine = append(mine, st)
+		}
+	}
+	return cut(mine, func(st queue.Stop) string { return st.Scope + " " + st.Value }, in.Paging), nil
+}
+
+// check leaves switches that concern several tenants to the operator.
+func (a AskedStop) check(ctx context.Context) error {
+	if (a.Value == "") != (a.Scope == "outbound") {
+		return fault.New(fault.Invalid, "api.stop", "the scope and the value do not fit").
+			WithHint("Give the tenant, domain or sender as value, and none for the scope outbound.")
+	}
+	if a.Scope == "tenant" {
+		_, err := scope(ctx, a.Value)
+		return err
+	}
+	if caller(ctx).Role != tenant.Operator {
+		return fault.New(fault.Denied, "api.stop", "this switch concerns other tenants too").
+			WithHint("Use the scope tenant, or ask the operator.")
+	}
+	return nil
+}
+
+func (s *server) setStop(ctx context.Context, in *struct {
+	Body struct {
+		AskedStop
+		Reason string `json:"reason" maxLength:"500"`
+	}
+}) (*out[queue.Stop], error) {
+	b := in.Body
+	if err := b.check(ctx); err != nil {
+		return nil, err
+	}
+	if b.Scope == "tenant" {
+		if _, err := s.existing(ctx, b.Value); err != nil {
+			return nil, err
+		}
+	}
+	st := queue.Stop{Scope: b.Scope, Value: b.Value, Reason: b.Reason, Actor: string(actor(ctx)), Since: s.Now()}
+	return reply(st), s.Queue.SetStop(ctx, st)
+}
+
+func (s *server) liftStop(ctx context.Context, in *struct{ Body AskedStop }) (*out[Lifted], error) {
+	if err := in.Body.check(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.Queue.LiftStop(ctx, in.Body.Scope, in.Body.Value); err != nil {
+		return nil, err
+	}
+	return reply(Lifted{in.Body, true}), nil
+}

@@ -1,0 +1,255 @@
+package connection
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/client"
+	"github.com/sallyport-mail/sallyport/internal/store"
+	"github.com/sallyport-mail/sallyport/internal/tenant"
+)
+
+func wrap(op string, err error) error { return fault.Wrap(fault.KindOf(err), op, err) }
+
+func missing(op, tenant, name string) error {
+	return fault.New(fault.Missing, op, "tenant "+tenant+" has no connection "+name)
+}
+
+func (r *Registry) event(a tenant.Actor, act, tenant, name, subject string) store.Event {
+	return store.Event{
+		Time: r.now(), Actor: string(a), Act: act, Tenant: tenant, Connection: name, Subject: subject, Outcome: "done",
+	}
+}
+
+// Add makes a connection.
+func (r *Registry) Add(ctx context.Context, a tenant.Actor, c Connection) (Connection, error) {
+	const op = "connection.Add"
+	e, err := check(op, c)
+	if err != nil {
+		return Connection{}, err
+	}
+	defer r.lock(c.Tenant)()
+	if len(e.claims) > 0 {
+		r.claim.Lock()
+		defer r.claim.Unlock()
+	}
+	if err := r.checkPlace(op, e); err != nil {
+		return Connection{}, err
+	}
+	if err := r.checkClaims(op, e); err != nil {
+		return Connection{}, err
+	}
+	e.CreatedAt, e.Health, e.health = r.now(), Health{}, new(atomic.Pointer[Health])
+	spec, err := e.encode()
+	if err != nil {
+		return Connection{}, wrap(op, err)
+	}
+	err = r.c.DB.For(e.Tenant).Change(ctx, func(tx store.TenantTx) error {
+		if _, err := tx.Exec(insertConnection, e.Name, e.State, spec, e.CreatedAt.UnixMicro()); err != nil {
+			return conflict(err, op, "the name "+e.Name+" is already in use")
+		}
+		for _, c := range e.claims {
+			if _, err := tx.Exec(insertClaim, e.Name, c.kind, c.value); err != nil {
+				return conflict(err, op, fault.Sentence(claimed(op, c)))
+			}
+		}
+		return tx.Audit(r.event(a, "connection.add", e.Tenant, e.Name, e.Kind+" "+e.Direction))
+	})
+	if err != nil {
+		return Connection{}, wrap(op, err)
+	}
+	r.publish(e.Tenant, e.Name, e)
+	return e.view(), nil
+}
+
+// conflict gives a unique violation words.
+func conflict(err error, op, text string) error {
+	if fault.Is(err, fault.Conflict) {
+		return fault.New(fault.Conflict, op, text)
+	}
+	return err
+}
+
+// checkPlace sees that the tenant exists, that the domains are its own and
+// that no other connection serves them.
+func (r *Registry) checkPlace(op string, e *entry) error {
+	if _, ok := r.c.Tenants.Tenant(e.Tenant); !ok {
+		return fault.New(fault.Missing, op, "tenant "+e.Tenant+" does not exist")
+	}
+	if e.Direction != DirectionOutbound {
+		for _, name := range e.Domains {
+			if d, ok := r.c.Tenants.Domain(name); !ok || d.Tenant != e.Tenant {
+				return invalid(op, "domain "+name+" is not a domain of tenant "+e.Tenant, "Add the domain first.")
+			}
+		}
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	t := r.tenants[e.Tenant]
+	if t == nil {
+		return nil
+	}
+	if t.entry(e.Name) != nil {
+		return fault.New(fault.Conflict, op, "connection "+e.Name+" exists already")
+	}
+	switch {
+	case e.Direction != DirectionOutbound:
+		return t.inbound.checkFree(op, e, "an inbound connection")
+	case len(e.Hosts) > 0:
+		return t.outbound.checkFree(op, e, "an outbound connection with a host")
+	}
+	return nil
+}
+
+// checkFree refuses a second connection for the same domains.
+func (c *choice) checkFree(op string, e *entry, what string) error {
+	if len(e.Domains) == 0 && c.other != nil {
+		return fault.New(fault.Conflict, op, fmt.Sprintf("tenant %s has %s already: %s", e.Tenant, what, c.other.Name)).
+			WithHint("Remove that one, or say with --domain which domains this one serves.")
+	}
+	for _, d := range e.Domains {
+		if other := c.named[d]; other != nil {
+			return fault.New(fault.Conflict, op, fmt.Sprintf("domain %s is served by connection %s already", d, other.Name)).
+				WithHint("Name each domain at one connection only.")
+		}
+	}
+	return nil
+}
+
+// encode is the spec as it is stored.
+func (e *entry) encode() (string, error) {
+	c := e.Connection
+	c.Health = Health{}
+	b, err := json.Marshal(c)
+	return string(b), err
+}
+
+// SetState enables or disables a connection. While it is disabled mail for it
+// waits, and its claims stay its own and prove nothing.
+func (r *Registry) SetState(ctx context.Context, a tenant.Actor, tenant, name, state string) (Connection, error) {
+	const op = "connection.SetState"
+	if state != Enabled && state != Disabled {
+		return Connection{}, invalid(op, fmt.Sprintf("there is no state %q", state), "Give enabled or disabled.")
+	}
+	defer r.lock(tenant)()
+	old := r.entry(tenant, name)
+	if old == nil {
+		return Connection{}, missing(op, tenant, name)
+	}
+	err := r.c.DB.For(tenant).Change(ctx, func(tx store.TenantTx) error {
+		if _, err := tx.Exec(updateState, name, state); err != nil {
+			return err
+		}
+		return tx.Audit(r.event(a, "connection."+strings.TrimSuffix(state, "d"), tenant, name, ""))
+	})
+	if err != nil {
+		return Connection{}, wrap(op, err)
+	}
+	e := *old
+	e.State = state
+	r.publish(tenant, name, &e)
+	return e.view(), nil
+}
+
+// Remove ends a connection, its claims, and the password it had. Mail that is
+// queued for it waits until it is sent another way.
+func (r *Registry) Remove(ctx context.Context, a tenant.Actor, tenant, name string) error {
+	const op = "connection.Remove"
+	defer r.lock(tenant)()
+	if r.entry(tenant, name) == nil {
+		return missing(op, tenant, name)
+	}
+	err := r.c.DB.For(tenant).Change(ctx, func(tx store.TenantTx) error {
+		for _, q := range []store.TenantSQL{deleteClaims, deleteConnection} {
+			if _, err := tx.Exec(q, name); err != nil {
+				return err
+			}
+		}
+		return tx.Audit(r.event(a, "connection.remove", tenant, name, ""))
+	})
+	if err != nil {
+		return wrap(op, err)
+	}
+	r.publish(tenant, name, nil)
+	r.forgetSecret(ctx, tenant, name)
+	return nil
+}
+
+// forgetSecret removes a password that nothing refers to any more.
+func (r *Registry) forgetSecret(ctx context.Context, tenant, name string) {
+	if r.c.Credentials == nil {
+		return
+	}
+	err := r.c.Credentials.RemoveCredential(ctx, tenant, name)
+	if err != nil && !fault.Is(err, fault.Missing) {
+		r.c.Log.Error("a removed connection's password is still there", "tenant", tenant, "connection", name, "error", err)
+	}
+}
+
+// removeAll is the tenant registry's hook.
+func (r *Registry) removeAll(tx store.TenantTx) error {
+	for _, q := range []store.TenantSQL{deleteAllClaims, deleteAll} {
+		if _, err := tx.Exec(q); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetTenant drops from memory what removeAll dropped from the database.
+func (r *Registry) forgetTenant(tenant, domain string) {
+	if domain != "" {
+		return
+	}
+	for _, c := range r.List(tenant) {
+		r.publish(tenant, c.Name, nil)
+		r.forgetSecret(context.Background(), tenant, c.Name)
+	}
+}
+
+// SetCredential stores or replaces the password of a connection; an empty user
+// means the connection's own. It is used from the next connection on.
+func (r *Registry) SetCredential(ctx context.Context, a tenant.Actor, tenant, name, user, password string) error {
+	const op = "connection.SetCredential"
+	defer r.lock(tenant)()
+	e := r.entry(tenant, name)
+	switch {
+	case e == nil:
+		return missing(op, tenant, name)
+	case e.Auth == "none":
+		return invalid(op, "connection "+name+" has no AUTH", "Add it with --auth plain and --user.")
+	case user != "" && user != e.User:
+		return invalid(op, fmt.Sprintf("the user of connection %s is %s", name, e.User), "Leave the user out.")
+	case password == "" || strings.ContainsAny(password, "\x00\r\n"):
+		return invalid(op, "the password is empty or has a line end in it", "Give it on one line.")
+	}
+	// The event comes first: no secret changes without one.
+	err := r.c.DB.For(tenant).Change(ctx, func(tx store.TenantTx) error {
+		return tx.Audit(r.event(a, "credential.set", tenant, name, e.User))
+	})
+	if err == nil {
+		err = r.c.Credentials.SetCredential(ctx, tenant, name, client.Credential{User: e.User, Password: password})
+	}
+	return wrap(op, err)
+}
+
+// Identical reports whether two connections say the same, whatever has
+// happened to them since.
+func Identical(a, b Connection) bool {
+	x, errX := check("connection.Identical", a)
+	y, errY := check("connection.Identical", b)
+	if errX != nil || errY != nil {
+		return false
+	}
+	for _, e := range []*entry{x, y} {
+		e.State, e.CreatedAt = "", a.CreatedAt
+	}
+	one, errX := x.encode()
+	two, errY := y.encode()
+	return errX == nil && errY == nil && one == two && slices.Equal(x.claims, y.claims)
+}

@@ -1,0 +1,23 @@
+package connection
+
+import "github.com/sallyport-mail/sallyport/internal/store"
+
+// loadPage bounds a read at start: reads are cut off after five seconds.
+const loadPage = 5000
+
+const (
+	selectConnections store.OperatorSQL = `
+		SELECT tenant, name, state, spec, health, created_at FROM connection
+		WHERE tenant > $1 OR (tenant = $1 AND name > $2) ORDER BY tenant, name LIMIT $3`
+
+	insertConnection store.TenantSQL = `
+		INSERT INTO connection (tenant, name, state, spec, health, created_at) VALUES ($1, $2, $3, $4, '', $5)`
+	updateState      store.TenantSQL = `UPDATE connection SET state = $3 WHERE tenant = $1 AND name = $2`
+	updateHealth     store.TenantSQL = `UPDATE connection SET health = $3 WHERE tenant = $1 AND name = $2`
+	deleteConnection store.TenantSQL = `DELETE FROM connection WHERE tenant = $1 AND name = $2`
+	deleteAll        store.TenantSQL = `DELETE FROM connection WHERE tenant = $1`
+
+	insertClaim     store.TenantSQL = `INSERT INTO claim (tenant, connection, kind, value) VALUES ($1, $2, $3, $4)`
+	deleteClaims    store.TenantSQL = `DELETE FROM claim WHERE tenant = $1 AND connection = $2`
+	deleteAllClaims store.TenantSQL = `DELETE FROM claim WHERE tenant = $1`
+)

@@ -1,0 +1,89 @@
+package trace
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/store"
+)
+
+// Encoded is an event made ready to be written, so that the work of it is done
+// before the transaction and not in it.
+type Encoded struct {
+	Event   Event
+	payload string
+}
+
+// payload is an event as it lies on the road.
+type payload struct {
+	Message *Message `json:"m,omitempty"`
+	Change  [5]int   `json:"c"`
+	Steps   []Step   `json:"s,omitempty"`
+}
+
+// Encode makes an event ready to be written.
+func Encode(e Event) (Encoded, error) {
+	c := e.Change
+	text, err := json.Marshal(payload{
+		Message: e.Message,
+		Change:  [5]int{c.Queued, c.Delivered, c.Failed, c.Held, c.Dropped},
+		Steps:   e.Steps,
+	})
+	if err != nil {
+		return Encoded{}, fault.Wrap(fault.Internal, "trace.Encode", err)
+	}
+	return Encoded{Event: e, payload: string(text)}, nil
+}
+
+// Write inserts the event in the transaction of what it tells.
+func (x Encoded) Write(tx store.RoadTx) (seq int64, err error) {
+	for range 16 {
+		seq = newSeq(time.Now())
+		n, err := tx.Exec(insertEvent, seq, x.Event.Tenant, x.Event.ID, x.payload)
+		if err != nil {
+			return 0, fault.Wrap(fault.KindOf(err), "trace.Write", err)
+		}
+		if n == 1 {
+			return seq, nil
+		}
+	}
+	return 0, fault.New(fault.Internal, "trace.Write", "no free event number")
+}
+
+// Write inserts the event in the transaction of what it tells. The events
+// that a commit wrote are then passed to Log.Committed.
+func Write(tx store.RoadTx, e Event) (seq int64, err error) {
+	x, err := Encode(e)
+	if err != nil {
+		return 0, err
+	}
+	return x.Write(tx)
+}
+
+// newSeq numbers an event by the microsecond and twelve bits of chance: no
+// counter is shared by writers, and one that is taken is seen by the insert.
+// The order of numbers is only a help to the reader; nothing rests on it.
+func newSeq(now time.Time) int64 {
+	const year2000 = 946_684_800_000_000
+	return (now.UnixMicro()-year2000)<<12 | rand.Int64N(1<<12)
+}
+
+// decode is the way back, after a restart.
+func decode(tenant, message, text string) (Event, error) {
+	var p payload
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return Event{}, fault.Wrap(fault.Internal, "trace.decode", err)
+	}
+	c := p.Change
+	return Event{
+		Tenant: tenant, ID: message, Message: p.Message, Steps: p.Steps,
+		Change: Counts{Queued: c[0], Delivered: c[1], Failed: c[2], Held: c[3], Dropped: c[4]},
+	}, nil
+}
+
+// plus adds a change to sums.
+func (c Counts) plus(d Counts) Counts {
+	return Counts{c.Queued + d.Queued, c.Delivered + d.Delivered, c.Failed + d.Failed, c.Held + d.Held, c.Dropped + d.Dropped}
+}
