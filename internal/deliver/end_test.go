@@ -6,9 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
-	"github.com/sallyport-mail/sallyport/internal/queue"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
 
@@ -81,32 +79,5 @@ func TestEndOfGrace(t *testing.T) {
 		case c.want != "" && (len(q.outcomes) != 1 || q.outcomes[0].Stage != c.want || !strings.Contains(q.outcomes[0].Whole.Text, "may have been delivered")):
 			t.Errorf("%s: outcomes %+v", c.stage, q.outcomes)
 		}
-	}
-}
-
-// A report that the store does not take is tried as long as the process may.
-func TestEndGivesReportsUpLast(t *testing.T) {
-	sink := testpeer.StartSink(t, testpeer.SinkRules{})
-	b, q := newBook(), newDesk(item("1", "acme", "d"))
-	b.set("d", sink.Addr)
-	refused := make(chan struct{}, 100)
-	take := make(chan struct{})
-	q.report = func(*queue.Item, queue.Attempt) error {
-		select {
-		case <-take:
-			return nil
-		default:
-			refused <- struct{}{}
-			return fault.New(fault.Later, "store.Change", "the database is away")
-		}
-	}
-	d := run(t, q, b, nil)
-	<-refused
-	d.stop()
-	<-refused
-	close(take)
-	<-d.done
-	if len(q.outcomes) != 1 {
-		t.Errorf("outcomes: %+v", q.outcomes)
 	}
 }
