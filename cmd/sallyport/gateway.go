@@ -101,7 +101,8 @@ func (g *gateway) openConnections(ctx context.Context) (err error) {
 	}
 	g.connections, err = connection.New(ctx, connection.Config{
 		DB: g.store.Control, Tenants: g.tenants, Resolver: g.resolver, Signers: g.custody, Credentials: g.custody,
-		MXPort: g.cfg.DNS.MXPort, IsLocal: g.cfg.isOurs(), Hello: g.cfg.hostname(""), Log: g.log, Now: time.Now,
+		MXPort: g.cfg.DNS.MXPort, IsLocal: g.cfg.isOurs(), Hello: g.cfg.hostname(""), Timeouts: g.cfg.Delivery.timeouts(),
+		Log: g.log, Now: time.Now,
 	})
 	if err != nil {
 		return err
@@ -272,6 +273,10 @@ func (g *gateway) rules(l listenerConfig) smtp.Listener {
 		MaxSize:      orDefault(l.MaxSizeMiB, 50) << 20,
 		MaxRcpt:      orDefault(l.MaxRecipients, 500),
 		MaxConns:     orDefault(l.MaxConnections, 2000),
+
+		MaxErrors: maxErrors, MaxLine: maxLine, MinDataRate: minDataRate,
+		EvictSilent: evictSilent, FirstCommandTimeout: firstCommand,
+		CommandTimeout: commandTime, DataTimeout: dataTime, TransactionTimeout: transactionTime,
 	}
 	for _, p := range l.Proxy {
 		r.Proxy = append(r.Proxy, netip.MustParsePrefix(p)) // checked when the settings were read

@@ -91,6 +91,13 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		s.Close()
 		return nil, err
 	}
+	// The folders just made need durable names, or all in them is lost.
+	for _, dir := range []string{c.Dir, filepath.Dir(c.Dir)} {
+		if err := syncDir(dir); err != nil {
+			s.Close()
+			return nil, Fault("store.Open", err)
+		}
+	}
 	s.reasons = &reasons{control: s.Control, now: c.Now, told: map[string]time.Time{}}
 	s.Bodies = newBodies(c, s.Road)
 	if err := s.Bodies.files.spares.adopt(); err != nil {
