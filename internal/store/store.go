@@ -26,7 +26,7 @@ type Config struct {
 }
 
 const (
-	DefaultRowLimit = 64 << 10 // measured: BenchmarkRowLimit, docs/benchmarks.md
+	DefaultRowLimit = 32 << 10 // measured: BenchmarkRowLimit, docs/benchmarks.md
 	DefaultReserve  = 64 << 20
 )
 
@@ -100,6 +100,10 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	s.reasons = &reasons{control: s.Control, now: c.Now, told: map[string]time.Time{}}
 	s.Bodies = newBodies(c, s.Road)
+	if err := s.Bodies.files.spares.adopt(); err != nil {
+		s.Close()
+		return nil, Fault("store.Open", err)
+	}
 	return s, nil
 }
 
