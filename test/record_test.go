@@ -52,7 +52,7 @@ func (r *recording) record(t *testing.T, duration time.Duration) {
 	dir := t.TempDir()
 	files := []string{filepath.Join(dir, "calls"), filepath.Join(dir, "pgcalls")}
 	r.sink = startForeignSink(t)
-	r.sink.delay = 5 * time.Millisecond // so that some mail waits at any moment
+	r.sink.delay = 400 * time.Millisecond // so that much mail waits at any moment
 	r.base = filepath.Join(dir, "base")
 	copyTree(t, r.p.dir, r.base)
 	if r.pg != nil {

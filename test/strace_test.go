@@ -174,7 +174,7 @@ func micros(seconds, fraction string) int64 {
 // "13</path> <0.000123>", or "-1 ENOENT (No such file or directory) <0.000123>".
 var (
 	closing = regexp.MustCompile(`\)\s*= `)
-	result  = regexp.MustCompile(`^(-?\d+|0x[0-9a-f]+|\?)(<[^>]*>)?(?:\(deleted\))?(?: [^<]*)?(?: <(\d+)\.(\d{6})>)?$`)
+	result  = regexp.MustCompile(`^(-?\d+|0x[0-9a-f]+|\?)(<(?:[^<>]|<[^>]*>)*>)?(?:\(deleted\))?(?: [^<]*)?(?: <(\d+)\.(\d{6})>)?$`)
 )
 
 // finish reads the arguments and the result. now is when the line was begun.

@@ -81,7 +81,21 @@ func schemaName(t reflect.Type, hint string) string {
 type option func(*rule, *huma.Operation)
 
 func within(d time.Duration) option { return func(r *rule, _ *huma.Operation) { r.timeout = d } }
-func upTo(bytes int64) option       { return func(r *rule, _ *huma.Operation) { r.limit = bytes } }
+
+// upTo takes larger bodies, from so many callers at a time: each is in memory
+// several times over while it is read.
+func upTo(bytes int64, callers int) option {
+	t := newTurn(callers)
+	return func(r *rule, _ *huma.Operation) { r.limit, r.reading = bytes, t }
+}
+
+// alone runs once at a time.
+func alone() option {
+	t := newTurn(1)
+	return func(r *rule, _ *huma.Operation) { r.running = t }
+}
+
+// secretAnswer is for a route that shows a secret once.
 func secretAnswer(r *rule, _ *huma.Operation) {
 	r.secret = true
 }

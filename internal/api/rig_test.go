@@ -29,7 +29,7 @@ import (
 
 // rig is the API over real rooms on SQLite.
 type rig struct {
-	t           *testing.T
+	t           testing.TB
 	cfg         api.Config
 	store       *store.Store
 	tenants     *tenant.Registry
@@ -76,7 +76,7 @@ func fakeDNS() *dns.Fake {
 	}
 }
 
-func newRig(t *testing.T, options ...func(*api.Config)) *rig {
+func newRig(t testing.TB, options ...func(*api.Config)) *rig {
 	t.Helper()
 	ctx := t.Context()
 	r := &rig{t: t, log: &logBuffer{}}

@@ -419,4 +419,14 @@ func TestStopsOfATenant(t *testing.T) {
 		t.Errorf("%s", a.body)
 	}
 	r.ok("POST", "/v1/stops/lift", admin, object{"scope": "tenant", "value": "acme"})
+	r.ok("POST", "/v1/stops", r.operator, object{"scope": "tenant", "value": "acme", "reason": "abuse"})
+	for _, path := range []string{"/v1/stops", "/v1/stops/lift"} {
+		if a := r.call("POST", path, admin, object{"scope": "tenant", "value": "acme"}); a.status != 403 {
+			t.Errorf("the operator's switch, by acme's admin: %s %d %s", path, a.status, a.body)
+		}
+	}
+	if st := r.queue.Stops(); len(st) != 2 {
+		t.Errorf("stops %+v", st)
+	}
+	r.ok("POST", "/v1/stops/lift", r.operator, object{"scope": "tenant", "value": "acme"})
 }

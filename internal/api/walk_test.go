@@ -255,6 +255,7 @@ func TestRightHand(t *testing.T) {
 	}{{"operator", tenant.Operator, ""}, {"acme's admin", tenant.Admin, "acme"}} {
 		t.Run(h.name, func(t *testing.T) {
 			w := newWorld(t)
+			must(t, w.queue.LiftStop(t.Context(), "tenant", "acme")) // it is nobody's own
 			token := w.rig.token(h.role, h.of)
 			operators := []string{
 				"GET /metrics", "POST /v1/tenants", "DELETE /v1/tenants/{tenant}", "POST /v1/tenants/{tenant}/domains",

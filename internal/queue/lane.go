@@ -86,15 +86,13 @@ func (q *Queue) stir(l *lane) {
 
 // admit brings an item that is on disk, and in nobody's hands, into its lane.
 func (q *Queue) admit(l *lane, e entry) {
-	if e.state.waits() {
-		if q.add(l.window(e.state), e) {
-			q.stir(l)
-			return
-		}
+	if !e.state.waits() {
 		q.uncache(&e)
 		return
 	}
-	q.uncache(&e)
+	if q.add(l.window(e.state), e) {
+		q.stir(l)
+	}
 }
 
 // leave forgets a lane that has no items, and then its destination.

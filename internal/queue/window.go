@@ -60,11 +60,13 @@ func (q *Queue) add(w *window, e entry) bool {
 		if w.loading && (w.missed == nil || k.before(*w.missed)) {
 			w.missed = &k
 		}
-		q.askRefill(w)
+		q.uncache(&e)
+		q.low(w)
 		return false
 	}
 	at, found := slices.BinarySearchFunc(w.list, k, compareEntry)
 	if found {
+		q.uncache(&e)
 		return true
 	}
 	w.list = slices.Insert(w.list, at, e)
@@ -118,10 +120,15 @@ func (q *Queue) take(w *window, n int) entry {
 		w.list = slices.Delete(w.list, n, n+1)
 	}
 	q.entries--
+	q.low(w)
+	return e
+}
+
+// low asks for more when little is left.
+func (q *Queue) low(w *window) {
 	if w.more && len(w.list) < q.share(w.lane.dest)/4 {
 		q.askRefill(w)
 	}
-	return e
 }
 
 // remove takes an item out of the window, if it is there.

@@ -107,6 +107,10 @@ func TestKillWriter(t *testing.T) {
 			for range count {
 				ref, err := keep(context.Background(), s, fmt.Sprint("tenant-", i%3), rand.IntN(2)*60000+rand.IntN(20000))
 				must(t, err)
+				if rand.IntN(3) == 0 {
+					must(t, drop(context.Background(), s, ref))
+					continue
+				}
 				line, err := json.Marshal(ref)
 				must(t, err)
 				os.Stdout.Write(append(line, '\n')) // one write, so that lines do not mix

@@ -26,7 +26,7 @@ type Config struct {
 }
 
 const (
-	DefaultRowLimit = 64 << 10 // measured: BenchmarkRowLimit, docs/benchmarks.md
+	DefaultRowLimit = 32 << 10 // measured: BenchmarkRowLimit, docs/benchmarks.md
 	DefaultReserve  = 64 << 20
 )
 
@@ -91,8 +91,19 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		s.Close()
 		return nil, err
 	}
+	// The folders just made need durable names, or all in them is lost.
+	for _, dir := range []string{c.Dir, filepath.Dir(c.Dir)} {
+		if err := syncDir(dir); err != nil {
+			s.Close()
+			return nil, Fault("store.Open", err)
+		}
+	}
 	s.reasons = &reasons{control: s.Control, now: c.Now, told: map[string]time.Time{}}
 	s.Bodies = newBodies(c, s.Road)
+	if err := s.Bodies.files.spares.adopt(); err != nil {
+		s.Close()
+		return nil, Fault("store.Open", err)
+	}
 	return s, nil
 }
 
