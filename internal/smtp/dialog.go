@@ -293,7 +293,7 @@ func (c *dialog) reply(r mail.Reply) {
 	}
 	c.negatives++
 	if c.negatives >= c.rules.MaxErrors {
-		c.closing = true
+		c.closing, c.linger = true, true
 		tooMany := mail.Reply{Code: 421, Enhanced: "4.7.0", Text: "too many errors"}
 		c.out = appendReply(c.out, tooMany, true)
 		c.session.Refused("", tooMany)
