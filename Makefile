@@ -40,7 +40,7 @@ docs:
 
 # Comparisons with Postfix in the same run; prints the table of docs/benchmarks.md.
 bench: deps
-	SALLYPORT_BENCH=1 $(GO) test -count=1 -timeout 60m -run TestBench ./test
+	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -timeout 60m -run TestBench ./test
 
 # The long form of the crash tests: 50 kills a store, power cuts, the million.
 chaos: deps

@@ -8,6 +8,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,9 +28,11 @@ func chaos() bool { return os.Getenv("SALLYPORT_CHAOS") != "" }
 // foreignSink is a go-smtp server that counts messages by the sequence number
 // in their Subject: not our code, so it shares none of our mistakes.
 type foreignSink struct {
-	addr string
-	mu   sync.Mutex
-	got  map[string]int
+	addr  string
+	delay time.Duration // before each reply to content
+	mu    sync.Mutex
+	got   map[string]int
+	bad   []string // messages whose content is not what load sent
 }
 
 func startForeignSink(t testing.TB) *foreignSink {
@@ -59,12 +64,53 @@ func (s sinkSession) Data(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, rest, _ := bytes.Cut(raw, []byte("Subject: "))
-	seq, _, _ := bytes.Cut(rest, []byte("\r\n"))
+	seq, size, whole := readLoad(raw)
+	time.Sleep(s.sink.delay)
 	s.sink.mu.Lock()
 	defer s.sink.mu.Unlock()
-	s.sink.got[string(seq)]++
+	s.sink.got[seq]++
+	if !whole {
+		s.sink.bad = append(s.sink.bad, fmt.Sprintf("%s of %d bytes", seq, size))
+	}
 	return nil
+}
+
+// loadLine is the content of load's messages.
+const loadLine = "0123456789abcdef0123456789abcdef0123456789abcdef\r\n"
+
+// loadMessage is a message under a sequence number.
+func loadMessage(seq string, size int) []byte {
+	lines := size / len(loadLine)
+	return fmt.Appendf(nil, "From: <load@example.org>\r\nSubject: %s\r\nX-Lines: %d\r\n\r\n%s", seq, lines, strings.Repeat(loadLine, lines))
+}
+
+// readLoad finds the sequence number, and compares the content.
+func readLoad(raw []byte) (seq string, size int, whole bool) {
+	head, body, _ := bytes.Cut(raw, []byte("\r\n\r\n"))
+	_, rest, _ := bytes.Cut(head, []byte("Subject: "))
+	number, rest, _ := bytes.Cut(rest, []byte("\r\nX-Lines: "))
+	lines, err := strconv.Atoi(string(rest))
+	if err != nil { // a message that is not load's
+		number, _, _ = bytes.Cut(number, []byte("\r\n"))
+		return string(number), len(raw), true
+	}
+	return string(number), len(raw), string(body) == strings.Repeat(loadLine, lines)
+}
+
+// reset forgets what has arrived and returns it.
+func (s *foreignSink) reset() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	got := s.got
+	s.got = map[string]int{}
+	return got
+}
+
+// damaged lists messages that did not arrive as they were sent.
+func (s *foreignSink) damaged() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.bad)
 }
 
 // counts are distinct messages and superfluous copies.
@@ -95,8 +141,12 @@ func (s *foreignSink) missing(acked []string) []string {
 type load struct {
 	addr  string
 	size  int
+	name  string // begins its sequence numbers
+	to    string // domain of the recipient; default acme.test
 	mu    sync.Mutex
 	acked []string
+	ids   map[string]string // message id in the 250, by sequence number
+	codes map[int]int       // replies to the content by code; 0 is a connection that broke
 }
 
 func (l *load) run(ctx context.Context, senders int) {
@@ -122,18 +172,51 @@ func (l *load) run(ctx context.Context, senders int) {
 	wg.Wait()
 }
 
+// acceptedAs is the message id in a 250.
+var acceptedAs = regexp.MustCompile(`[0-9A-HJKMNP-TV-Z]{26}`)
+
 func (l *load) send(ctx context.Context, c *smtp.Client, seq string) bool {
-	body := []byte("From: <load@example.org>\r\nSubject: " + seq + "\r\n\r\n" + strings.Repeat("0123456789abcdef0123456789abcdef0123456789abcdef\r\n", l.size/50))
-	env := mail.Envelope{From: mail.Address{Local: "load", Domain: "example.org"},
-		To: []mail.Recipient{{Address: mail.Address{Local: "user", Domain: "acme.test"}}}}
-	res, err := c.Send(ctx, env, smtp.Content{Bytes: body, Size: int64(len(body))}, nil)
-	if err != nil || len(res.Data) != 1 || res.Data[0].Code != 250 {
-		return false
+	seq = l.name + seq
+	body := loadMessage(seq, l.size)
+	to := mail.Address{Local: "user", Domain: "acme.test"}
+	if l.to != "" {
+		to.Domain = l.to
 	}
+	env := mail.Envelope{From: mail.Address{Local: "load", Domain: "example.org"}, To: []mail.Recipient{{Address: to}}}
+	res, err := c.Send(ctx, env, smtp.Content{Bytes: body, Size: int64(len(body))}, nil)
+	return l.note(seq, res, err)
+}
+
+// note keeps what a message was answered with, and reports whether it was 250.
+func (l *load) note(seq string, res smtp.Result, err error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.codes == nil {
+		l.codes, l.ids = map[int]int{}, map[string]string{}
+	}
+	if r, ok := refusalOf(res); ok {
+		l.codes[r.Code]++
+		return false
+	}
+	if err != nil || len(res.Data) != 1 {
+		l.codes[0]++
+		return false
+	}
+	l.codes[250]++
 	l.acked = append(l.acked, seq)
+	l.ids[seq] = acceptedAs.FindString(res.Data[0].Text)
 	return true
+}
+
+// refusalOf is the first negative reply to a message.
+func refusalOf(res smtp.Result) (mail.Reply, bool) {
+	all := append(append([]mail.Reply{res.Mail}, res.Rcpt...), res.Data...)
+	for _, r := range all {
+		if r.Code >= 400 {
+			return r, true
+		}
+	}
+	return mail.Reply{}, false
 }
 
 func (l *load) numbers() []string {
@@ -182,6 +265,9 @@ func verifyArrived(t *testing.T, p *process, sink *foreignSink, acked []string, 
 		if missing = sink.missing(acked); len(missing) == 0 {
 			break
 		}
+	}
+	if bad := sink.damaged(); len(bad) > 0 {
+		t.Errorf("%d messages were changed on the way, the first is %s", len(bad), bad[0])
 	}
 	distinct, extra := sink.counts()
 	t.Logf("%d answered with 250, %d arrived, %d lost, %d copies too many", len(acked), distinct, len(missing), extra)

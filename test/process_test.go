@@ -28,11 +28,7 @@ func binary(t testing.TB) string {
 }
 
 var buildOnce = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sallyport-test-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "sallyport")
+	path := filepath.Join(os.Getenv(buildDir), "sallyport")
 	cmd := exec.Command("go", "build", "-o", path, "../cmd/sallyport")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -41,12 +37,19 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// TestMain removes what buildOnce made.
+// buildDir is the variable that names the directory of what buildOnce makes.
+const buildDir = "SALLYPORT_TEST_BUILD"
+
+// TestMain makes and removes that directory.
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := buildOnce(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	dir, err := os.MkdirTemp("", "sallyport-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+	os.Setenv(buildDir, dir)
+	code := m.Run()
+	os.RemoveAll(dir)
 	os.Exit(code)
 }
 

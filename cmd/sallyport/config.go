@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/edge"
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
+	"github.com/sallyport-mail/sallyport/internal/smtp"
 )
 
 // Names of what init writes into the folder.
@@ -103,6 +104,7 @@ type limitsConfig struct {
 type deliveryConfig struct {
 	Slots       int          `toml:"slots,omitempty" comment:"Deliveries at a time."`
 	HostCeiling int          `toml:"host_ceiling,omitempty" comment:"Connections to one remote address."`
+	ReplyTimeS  int          `toml:"reply_timeout_s,omitempty" comment:"Longest wait for any reply of a remote server; the minima of RFC 5321 when missing."`
 	Pools       []poolConfig `toml:"pool,omitempty"`
 }
 
@@ -241,6 +243,28 @@ func (c config) edgeLimits() edge.Limits {
 		RecipientsPerIPMinute: c.Limits.RecipientsPerIPMinute,
 	}
 }
+
+// timeouts are those of a client; zero ones get the minima of RFC 5321
+// 4.5.3.2.
+func (d deliveryConfig) timeouts() smtp.Timeouts {
+	if d.ReplyTimeS <= 0 {
+		return smtp.Timeouts{}
+	}
+	t := time.Duration(d.ReplyTimeS) * time.Second
+	return smtp.Timeouts{Dial: t, Greeting: t, Hello: t, Mail: t, Rcpt: t, DataInit: t, DataBlock: t, DataDone: t}
+}
+
+// Limits of a client on the wire that are not worth a setting.
+const (
+	maxErrors       = 20              // negative replies
+	maxLine         = 1 << 20         // of content: no mail has such, and RFC 5321 4.5.3.1.6 says 1000
+	minDataRate     = 100             // bytes a second
+	evictSilent     = 2 * time.Second // of the oldest that has said nothing, for a newcomer to a full listener
+	firstCommand    = 10 * time.Second
+	commandTime     = 5 * time.Minute // RFC 5321 4.5.3.2.7
+	dataTime        = 3 * time.Minute // 4.5.3.2.5
+	transactionTime = time.Hour
+)
 
 // Times of the node that are not worth a setting.
 const (

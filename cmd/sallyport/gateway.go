@@ -53,6 +53,7 @@ type gateway struct {
 	failed    chan error // the first thing that ended by itself
 	stopRooms []func()   // ends the background work, last started first
 	running   sync.WaitGroup
+	closers   []func(context.Context) error // of what knows things in memory only
 }
 
 // startGateway opens, constructs in order, and runs. What was opened is closed
@@ -83,6 +84,7 @@ func (g *gateway) openTenants(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	g.closers = append(g.closers, g.tenants.Close)
 	token, err := operatorToken(g.dir)
 	if err != nil {
 		return err
@@ -99,15 +101,21 @@ func (g *gateway) openConnections(ctx context.Context) (err error) {
 	}
 	g.connections, err = connection.New(ctx, connection.Config{
 		DB: g.store.Control, Tenants: g.tenants, Resolver: g.resolver, Signers: g.custody, Credentials: g.custody,
-		MXPort: g.cfg.DNS.MXPort, Log: g.log, Now: time.Now,
+		MXPort: g.cfg.DNS.MXPort, IsLocal: g.cfg.isOurs(), Hello: g.cfg.hostname(""), Timeouts: g.cfg.Delivery.timeouts(),
+		Log: g.log, Now: time.Now,
 	})
 	if err != nil {
 		return err
 	}
+	g.closers = append(g.closers, g.connections.Close)
 	g.directory, err = directory.New(ctx, directory.Config{
 		DB: g.store.Control, Tenants: g.tenants, Connections: g.connections, Hello: g.cfg.hostname(""), Log: g.log, Now: time.Now,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	g.closers = append(g.closers, func(context.Context) error { g.directory.Close(); return nil })
+	return nil
 }
 
 func (g *gateway) openRoad(ctx context.Context) (err error) {
@@ -136,7 +144,8 @@ func (g *gateway) openRoad(ctx context.Context) (err error) {
 func (g *gateway) openEdge(context.Context) error {
 	g.edge = edge.New(edge.Config{
 		Store: g.store, Tenants: g.tenants, Connections: g.connections, Directory: g.directory, Queue: g.queue, Trace: g.trace,
-		Limits: g.cfg.edgeLimits(), Hostname: g.cfg.hostname, Log: g.log, Now: time.Now,
+		Limits: g.cfg.edgeLimits(), Hostname: g.cfg.hostname,
+		Postmaster: mail.Address{Local: "postmaster", Domain: g.cfg.BaseDomain}, Log: g.log, Now: time.Now,
 	})
 	for _, l := range g.cfg.Listeners {
 		g.smtp = append(g.smtp, &smtp.Server{Backend: g.edge.Backend(l.edgeKind(), l.Region), Log: g.log, Now: time.Now})
@@ -228,10 +237,16 @@ func (g *gateway) close() error {
 	if g.api != nil {
 		g.api.Close()
 	}
-	if g.store != nil {
-		return g.store.Close()
+	if g.store == nil {
+		return nil
 	}
-	return nil
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var errs []error
+	for i := len(g.closers) - 1; i >= 0; i-- {
+		errs = append(errs, g.closers[i](ctx))
+	}
+	return errors.Join(append(errs, g.store.Close())...)
 }
 
 func (g *gateway) addresses() []string {
@@ -258,6 +273,10 @@ func (g *gateway) rules(l listenerConfig) smtp.Listener {
 		MaxSize:      orDefault(l.MaxSizeMiB, 50) << 20,
 		MaxRcpt:      orDefault(l.MaxRecipients, 500),
 		MaxConns:     orDefault(l.MaxConnections, 2000),
+
+		MaxErrors: maxErrors, MaxLine: maxLine, MinDataRate: minDataRate,
+		EvictSilent: evictSilent, FirstCommandTimeout: firstCommand,
+		CommandTimeout: commandTime, DataTimeout: dataTime, TransactionTimeout: transactionTime,
 	}
 	for _, p := range l.Proxy {
 		r.Proxy = append(r.Proxy, netip.MustParsePrefix(p)) // checked when the settings were read
@@ -325,10 +344,12 @@ func (g *gateway) tenantHostname(name string) string {
 	return g.cfg.hostname(t.Region)
 }
 
-// sweepEvery is how often files that no row names are looked for; they go at
-// the second look after 24 hours.
+// sweepEvery is how often what nobody needs any more is looked for. A body
+// file that no row names goes at the second look after 24 hours.
 const sweepEvery = 6 * time.Hour
 
+// keepHouse removes body files that no row names, and answers of probes that
+// nobody asked for in a long time.
 func (g *gateway) keepHouse(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -337,25 +358,9 @@ func (g *gateway) keepHouse(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			n, err := g.store.Bodies.Sweep(ctx)
-			g.log.Info("swept bodies", "removed", n, "error", err)
+			files, err := g.store.Bodies.Sweep(ctx)
+			answers, err2 := g.directory.Sweep(ctx)
+			g.log.Info("swept", "body_files", files, "probe_answers", answers, "error", errors.Join(err, err2))
 		}
 	}
-}
-
-// pools are the egress pools of the settings.
-func (c config) pools() ([]deliver.Pool, error) {
-	var out []deliver.Pool
-	for _, p := range c.Delivery.Pools {
-		pool := deliver.Pool{Name: p.Name}
-		for _, s := range p.Sources {
-			a, err := netip.ParseAddr(s.Address)
-			if err != nil {
-				return nil, fault.New(fault.Invalid, "", "pool "+p.Name+": "+s.Address+" is not an address")
-			}
-			pool.Sources = append(pool.Sources, deliver.Source{Address: a, Hello: s.Hello})
-		}
-		out = append(out, pool)
-	}
-	return out, nil
 }

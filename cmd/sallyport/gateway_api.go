@@ -11,7 +11,6 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/api"
 	"github.com/sallyport-mail/sallyport/internal/fault"
-	"github.com/sallyport-mail/sallyport/internal/keeper/client"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
 )
 
@@ -26,7 +25,7 @@ func (g *gateway) openAPI(ctx context.Context) error {
 	}
 	handler := api.New(api.Config{
 		Tenants: g.tenants, Connections: g.connections, Directory: g.directory, Queue: g.queue, Trace: g.trace, Resolver: g.resolver,
-		Hostname: g.cfg.hostname, SetCredential: g.setCredential,
+		Hostname: g.cfg.hostname, SetCredential: g.connections.SetCredential,
 		Edge: g.edge.Stats, Store: g.storeStats, Certificates: g.certificates,
 		Ready: g.store.Ping, Checks: g.checks(), Backup: g.store.Backup, Verify: g.verifyStore, Scratch: scratch,
 		OpenMetrics: !g.cfg.API.MetricsTokens, Version: version, Log: g.log, Now: time.Now,
@@ -46,19 +45,6 @@ func (g *gateway) openAPI(ctx context.Context) error {
 		return fault.Wrap(fault.Invalid, "api certificate", err)
 	}
 	g.api = tls.NewListener(g.api, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}})
-	return nil
-}
-
-// setCredential hands a connection's secret to custody.
-func (g *gateway) setCredential(ctx context.Context, actor tenant.Actor, name, conn, user, secret string) error {
-	if user == "" {
-		c, _ := g.connections.Get(name, conn)
-		user = c.User
-	}
-	if err := g.custody.SetCredential(ctx, name, conn, client.Credential{User: user, Password: secret}); err != nil {
-		return err
-	}
-	g.log.Info("credential set", "tenant", name, "connection", conn, "actor", string(actor))
 	return nil
 }
 

@@ -62,6 +62,7 @@ type StoreStats struct {
 	Commits   uint64 `json:"commits"`
 	Changes   uint64 `json:"changes" doc:"Changes in those commits: changes/commits is the group size"`
 	Retried   uint64 `json:"retried"`
+	Waiting   int    `json:"waiting" doc:"Changes for which no commit has begun"`
 	WALBytes  int64  `json:"wal_bytes"`
 	FreeBytes int64  `json:"free_bytes"`
 }

@@ -24,8 +24,8 @@ type Verified struct {
 }
 
 func backup(r *router) {
-	on(r, http.MethodPost, "/v1/backup", "Stream a backup of the store as a tar file", r.backup, within(backupTime), streams("application/x-tar"))
-	on(r, http.MethodPost, "/v1/verify", "Verify every row and body of the store", r.verify, within(backupTime))
+	on(r, http.MethodPost, "/v1/backup", "Stream a backup of the store as a tar file", r.backup, within(backupTime), streams("application/x-tar"), alone())
+	on(r, http.MethodPost, "/v1/verify", "Verify every row and body of the store", r.verify, within(backupTime), alone())
 }
 
 // backup writes the whole file first, so that a failure is a problem document

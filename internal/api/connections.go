@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"reflect"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/connection"
@@ -80,8 +79,8 @@ func connections(r *router) {
 	on(r, http.MethodGet, base+"/{name}", "Show a connection", r.showConnection)
 	on(r, http.MethodDelete, base+"/{name}", "Remove a connection", r.removeConnection)
 	on(r, http.MethodPost, base+"/{name}/test", "Send a real message to the real server", r.testConnection, within(testTime))
-	on(r, http.MethodPost, base+"/{name}/enable", "Use a connection again", r.setConnection("enabled"))
-	on(r, http.MethodPost, base+"/{name}/disable", "Stop using a connection; its mail waits", r.setConnection("disabled"))
+	on(r, http.MethodPost, base+"/{name}/enable", "Use a connection again", r.setConnection(connection.Enabled))
+	on(r, http.MethodPost, base+"/{name}/disable", "Stop using a connection; its mail waits", r.setConnection(connection.Disabled))
 	on(r, http.MethodPut, base+"/{name}/credential", "Set the secret of a connection", r.setCredential)
 }
 
@@ -128,7 +127,7 @@ func (s *server) addConnection(ctx context.Context, in *newConnection) (*made[Co
 		return &made[Connection]{http.StatusCreated, shownConnection(c)}, nil
 	}
 	have, ok := s.Connections.Get(name, asked.Name)
-	if ok && in.Body.IfAbsent && fault.Is(err, fault.Conflict) && says(asked, have) {
+	if ok && in.Body.IfAbsent && fault.Is(err, fault.Conflict) && connection.Identical(asked, have) {
 		return &made[Connection]{http.StatusOK, shownConnection(have)}, nil
 	}
 	return nil, err
@@ -143,19 +142,6 @@ func mayClaim(ctx context.Context, c connection.Connection) error {
 			WithHint("Ask the operator to add this connection, or leave those fields out.")
 	}
 	return nil
-}
-
-// says reports whether everything that asked says is so in have. What it
-// leaves out may have any value: defaults are the room's.
-func says(asked, have connection.Connection) bool {
-	a, h := reflect.ValueOf(asked), reflect.ValueOf(have)
-	for i := range a.NumField() {
-		said := !a.Field(i).IsZero() && !(a.Field(i).Kind() == reflect.Slice && a.Field(i).Len() == 0)
-		if said && !reflect.DeepEqual(a.Field(i).Interface(), h.Field(i).Interface()) {
-			return false
-		}
-	}
-	return asked.MX == have.MX && asked.LMTP == have.LMTP
 }
 
 func (s *server) showConnection(ctx context.Context, in *OneConnection) (*out[Connection], error) {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
 )
 
 // rule is what the gate knows of a route.
@@ -22,6 +24,26 @@ type rule struct {
 	timeout time.Duration // of the handler
 	secret  bool          // the answer holds a secret: it is remembered for minutes only
 	stream  bool          // the answer is large: it is not remembered
+	reading *turn         // taken before a large body is read; nil is none
+	running *turn         // taken before the handler runs; nil is none
+}
+
+// turn lets a few requests at a time do what needs much memory or disk; the
+// others are told to come later rather than queued.
+type turn struct{ places chan struct{} }
+
+func newTurn(places int) *turn { return &turn{make(chan struct{}, places)} }
+
+func (t *turn) take() (done func(), err error) {
+	if t == nil {
+		return func() {}, nil
+	}
+	select {
+	case t.places <- struct{}{}:
+		return func() { <-t.places }, nil
+	default:
+		return nil, fault.New(fault.Later, "api", "another request of this kind is running").WithHint("Try again when it is done.")
+	}
 }
 
 const (
@@ -127,24 +149,45 @@ func (s *server) gate(ctx huma.Context, next func(huma.Context)) {
 		s.refuse(w, r, err)
 		return
 	}
+	done, err := rule.reading.take()
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	defer done()
 	body, err := readBody(w, r, rule.limit)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
 	run := func(c context.Context, w http.ResponseWriter) {
+		done, err := rule.running.take()
+		if err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+		defer done()
 		c, cancel := context.WithTimeout(withCaller(c, p), rule.timeout)
 		defer cancel()
 		r := r.WithContext(c)
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		next(&answer{inner: humago.NewContext(op, r, w)})
 	}
+	defer s.noted(r, op, p.Token, time.Now())
 	key := r.Header.Get("Idempotency-Key")
 	if r.Method != http.MethodPost || key == "" || rule.stream {
 		run(r.Context(), w)
 		return
 	}
 	s.once(w, r, p.Token, key, body, rule, run)
+}
+
+// noted logs who asked for a change. The path has names in it, never secrets.
+func (s *server) noted(r *http.Request, op *huma.Operation, token string, began time.Time) {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return
+	}
+	s.Log.InfoContext(r.Context(), "api: change", "method", op.Method, "path", r.URL.Path, "token", token, "ms", time.Since(began).Milliseconds())
 }
 
 // readBody reads a body whole, within its limit and time. The deadline is

@@ -9,7 +9,7 @@ import (
 
 func lists(r *router) {
 	on(r, http.MethodGet, "/v1/lists", "Show the operator's sender lists", r.showLists)
-	on(r, http.MethodPut, "/v1/lists", "Replace the operator's sender lists", r.setLists, upTo(16<<20))
+	on(r, http.MethodPut, "/v1/lists", "Replace the operator's sender lists", r.setLists, upTo(16<<20, 1))
 }
 
 func (s *server) showLists(context.Context, *struct{}) (*out[tenant.Lists], error) {

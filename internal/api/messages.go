@@ -10,8 +10,8 @@ import (
 // MessageQuery is how messages and refusals are searched.
 type MessageQuery struct {
 	Tenant string `query:"tenant"`
-	From   string `query:"from" doc:"Address or domain of the sender"`
-	To     string `query:"to" doc:"Address or domain of a recipient"`
+	From   string `query:"from" doc:"The sender's address, or @domain"`
+	To     string `query:"to" doc:"A recipient's address, or @domain"`
 	Since  string `query:"since" doc:"RFC 3339, or how long ago as 24h"`
 	Paging
 }

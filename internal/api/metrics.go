@@ -23,12 +23,12 @@ func (s *server) metricsHandler() http.Handler {
 // figures reads the rooms' figures when it is scraped; nothing is counted
 // twice.
 type figures struct {
-	s                                                     *server
-	depth, oldest, destinations, inFlight                 *prometheus.Desc
-	accepted, delivered, deferrals, failures              *prometheus.Desc
-	sessions, connects, taken, refused, deferred          *prometheus.Desc
-	commits, changes, retried, group, walBytes, freeBytes *prometheus.Desc
-	region, notAfter, tenants, domains                    *prometheus.Desc
+	s                                                              *server
+	depth, oldest, destinations, inFlight                          *prometheus.Desc
+	accepted, delivered, deferrals, failures                       *prometheus.Desc
+	sessions, connects, taken, refused, deferred                   *prometheus.Desc
+	commits, changes, retried, group, waiting, walBytes, freeBytes *prometheus.Desc
+	region, notAfter, tenants, domains                             *prometheus.Desc
 }
 
 func newFigures(s *server) *figures {
@@ -54,6 +54,7 @@ func newFigures(s *server) *figures {
 		changes:      d("store_changes_total", "Changes in those commits since start."),
 		retried:      d("store_changes_retried_total", "Changes that ran alone after a neighbour failed."),
 		group:        d("store_commit_group_size", "Changes per commit since start."),
+		waiting:      d("store_changes_waiting", "Changes for which no commit has begun."),
 		walBytes:     d("store_wal_bytes", "Size of the write-ahead logs."),
 		freeBytes:    d("store_free_bytes", "Free bytes on the data disk."),
 		region:       d("region_delivered_total", "Deliveries since start by region.", "region"),
@@ -134,6 +135,7 @@ func (f *figures) collectStore(gauge gauger, count counter) {
 	if st.Commits > 0 {
 		gauge(f.group, float64(st.Changes)/float64(st.Commits))
 	}
+	gauge(f.waiting, float64(st.Waiting))
 	gauge(f.walBytes, float64(st.WALBytes))
 	gauge(f.freeBytes, float64(st.FreeBytes))
 }

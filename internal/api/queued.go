@@ -17,6 +17,7 @@ type QueueQuery struct {
 	Destination string `query:"destination"`
 	State       string `query:"state" doc:"ready, leased, deferred, held or failed; several parted by commas"`
 	Message     string `query:"message" doc:"Id of the message"`
+	Item        string `query:"item" doc:"Id of the item"`
 	Reason      string `query:"reason"`
 	OlderThanS  int64  `query:"older_than_s" minimum:"0" maximum:"315360000"`
 	Paging
@@ -70,7 +71,7 @@ func (s *server) listQueue(ctx context.Context, in *QueueQuery) (*out[Page[Queue
 		return nil, err
 	}
 	page, next, err := s.Queue.List(ctx, queue.Filter{
-		Tenant: own, Destination: in.Destination, Message: in.Message, Reason: in.Reason, States: states,
+		Tenant: own, Destination: in.Destination, Message: in.Message, Item: in.Item, Reason: in.Reason, States: states,
 		OlderThan: time.Duration(in.OlderThanS) * time.Second, After: in.After, Limit: in.Limit,
 	})
 	return paged(each(page, shownItem), next), err

@@ -38,7 +38,7 @@ func recipients(r *router) {
 	const base = "/v1/tenants/{tenant}/directory"
 	on(r, http.MethodGet, base, "List the addresses of a tenant", r.listAddresses)
 	on(r, http.MethodPost, base, "Add an address", r.addAddress, creates)
-	on(r, http.MethodPost, base+"/import", "Add many addresses", r.importAddresses, upTo(importLimit), within(10*time.Minute))
+	on(r, http.MethodPost, base+"/import", "Add many addresses", r.importAddresses, upTo(importLimit, 2), within(10*time.Minute))
 	on(r, http.MethodDelete, base+"/{address}", "Remove an address", r.removeAddress)
 }
 

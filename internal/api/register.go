@@ -81,7 +81,21 @@ func schemaName(t reflect.Type, hint string) string {
 type option func(*rule, *huma.Operation)
 
 func within(d time.Duration) option { return func(r *rule, _ *huma.Operation) { r.timeout = d } }
-func upTo(bytes int64) option       { return func(r *rule, _ *huma.Operation) { r.limit = bytes } }
+
+// upTo takes larger bodies, from so many callers at a time: each is in memory
+// several times over while it is read.
+func upTo(bytes int64, callers int) option {
+	t := newTurn(callers)
+	return func(r *rule, _ *huma.Operation) { r.limit, r.reading = bytes, t }
+}
+
+// alone runs once at a time.
+func alone() option {
+	t := newTurn(1)
+	return func(r *rule, _ *huma.Operation) { r.running = t }
+}
+
+// secretAnswer is for a route that shows a secret once.
 func secretAnswer(r *rule, _ *huma.Operation) {
 	r.secret = true
 }
@@ -172,11 +186,11 @@ func operationID(method, path string) string {
 // tag groups routes by subject: what follows /v1, and below a tenant what
 // follows that.
 func tag(path string) string {
-	parts := strings.Split(strings.TrimPrefix(path, "/v1/"), "/")
+	parts := strings.Split(strings.TrimPrefix(strings.TrimPrefix(path, "/v1"), "/"), "/")
 	if parts[0] == "tenants" && len(parts) > 2 {
 		return parts[2]
 	}
-	return strings.TrimPrefix(parts[0], "/")
+	return parts[0]
 }
 
 func serveJSON(contentType string, body []byte) http.HandlerFunc {

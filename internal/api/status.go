@@ -6,8 +6,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
-
-	"github.com/sallyport-mail/sallyport/internal/edge"
 )
 
 // checkTime bounds one check of doctor.
@@ -75,14 +73,21 @@ func (s *server) showStatus(context.Context, *struct{}) (*out[Status], error) {
 	return reply(st), nil
 }
 
-func (s *server) queueStats() QueueStats { return QueueStats(s.Queue.Stats()) }
+func (s *server) queueStats() QueueStats {
+	q := s.Queue.Stats()
+	return QueueStats{
+		Queued: q.Queued, Ready: q.Ready, Deferred: q.Deferred, Held: q.Held, Failed: q.Failed, InFlight: q.InFlight,
+		Accepted: q.Accepted, Delivered: q.Delivered, Deferrals: q.Deferrals, Failures: q.Failures,
+		Destinations: q.Destinations, OldestReady: q.OldestReady,
+	}
+}
 
 func (s *server) edgeStats() EdgeStats {
-	var e edge.Stats
-	if s.Edge != nil {
-		e = s.Edge()
+	if s.Edge == nil {
+		return EdgeStats{}
 	}
-	return EdgeStats(e)
+	e := s.Edge()
+	return EdgeStats{Sessions: e.Sessions, Connects: e.Connects, Accepted: e.Accepted, Refused: e.Refused, Deferred: e.Deferred}
 }
 
 func (s *server) storeStats() StoreStats {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/queue"
@@ -24,7 +25,7 @@ type Lifted struct {
 func stops(r *router) {
 	on(r, http.MethodGet, "/v1/stops", "List the stop switches", r.listStops)
 	on(r, http.MethodPost, "/v1/stops", "Stop delivery of what matches", r.setStop)
-	on(r, http.MethodPost, "/v1/stops/lift", "Lift a stop switch", r.liftStop)
+	on(r, http.MethodPost, "/v1/stops/lift", "Lift a stop switch", r.liftStop, within(bulkTime))
 }
 
 func (s *server) listStops(ctx context.Context, in *struct{ Paging }) (*out[Page[queue.Stop]], error) {
@@ -41,19 +42,40 @@ func (s *server) listStops(ctx context.Context, in *struct{ Paging }) (*out[Page
 	return cut(mine, func(st queue.Stop) string { return st.Scope + " " + st.Value }, in.Paging), nil
 }
 
-// check leaves switches that concern several tenants to the operator.
-func (a AskedStop) check(ctx context.Context) error {
+// mayStop leaves switches that concern several tenants, and those that he has
+// set himself, to the operator: a tenant that he stopped must not lift that.
+func (s *server) mayStop(ctx context.Context, a AskedStop) error {
 	if (a.Value == "") != (a.Scope == "outbound") {
 		return fault.New(fault.Invalid, "api.stop", "the scope and the value do not fit").
 			WithHint("Give the tenant, domain or sender as value, and none for the scope outbound.")
 	}
-	if a.Scope == "tenant" {
-		_, err := scope(ctx, a.Value)
-		return err
+	if caller(ctx).Role == tenant.Operator {
+		return nil
 	}
-	if caller(ctx).Role != tenant.Operator {
+	if a.Scope != "tenant" {
 		return fault.New(fault.Denied, "api.stop", "this switch concerns other tenants too").
 			WithHint("Use the scope tenant, or ask the operator.")
+	}
+	if _, err := scope(ctx, a.Value); err != nil {
+		return err
+	}
+	return s.notTheOperators(ctx, a)
+}
+
+// notTheOperators refuses a switch that is set and not by one of the tenant's
+// own tokens.
+func (s *server) notTheOperators(ctx context.Context, a AskedStop) error {
+	own, err := s.ownTokens(ctx)
+	if err != nil {
+		return err
+	}
+	for _, st := range s.Queue.Stops() {
+		if st.Scope != a.Scope || st.Value != a.Value {
+			continue
+		}
+		if !slices.ContainsFunc(own, func(t tenant.Token) bool { return st.Actor == "token:"+t.ID }) {
+			return fault.New(fault.Denied, "api.stop", "the operator has set this switch").WithHint("Ask the operator.")
+		}
 	}
 	return nil
 }
@@ -65,7 +87,7 @@ func (s *server) setStop(ctx context.Context, in *struct {
 	}
 }) (*out[queue.Stop], error) {
 	b := in.Body
-	if err := b.check(ctx); err != nil {
+	if err := s.mayStop(ctx, b.AskedStop); err != nil {
 		return nil, err
 	}
 	if b.Scope == "tenant" {
@@ -78,7 +100,7 @@ func (s *server) setStop(ctx context.Context, in *struct {
 }
 
 func (s *server) liftStop(ctx context.Context, in *struct{ Body AskedStop }) (*out[Lifted], error) {
-	if err := in.Body.check(ctx); err != nil {
+	if err := s.mayStop(ctx, in.Body); err != nil {
 		return nil, err
 	}
 	if err := s.Queue.LiftStop(ctx, in.Body.Scope, in.Body.Value); err != nil {

@@ -20,12 +20,13 @@ func tidied(v reflect.Value) reflect.Value {
 	if t, ok := v.Interface().(time.Time); ok {
 		return reflect.ValueOf(t.UTC())
 	}
+	if v.Kind() == reflect.Pointer {
+		return tidiedPointer(v)
+	}
 	if _, ok := v.Interface().(json.Marshaler); ok {
 		return v
 	}
 	switch v.Kind() {
-	case reflect.Pointer:
-		return tidiedPointer(v)
 	case reflect.Slice:
 		return tidiedSlice(v)
 	case reflect.Struct:

@@ -9,7 +9,9 @@
 //     domains that they serve;
 //   - a client certificate, a network, and an originator organisation each
 //     belong to at most one tenant;
-//   - everything the road asks is answered from memory.
+//   - everything the road asks is answered from memory, but for the DNS;
+//   - a message travels by its own tenant's connections only;
+//   - no error in a tenant's connection makes its mail fail for good: it waits.
 //
 // Callers: directory (probes), edge (attribution), deliver, api, doctor.
 package connection

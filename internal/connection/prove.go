@@ -45,6 +45,7 @@ type proof struct {
 	e      *entry
 	rcpt   mail.Address
 	sent   bool
+	asked  bool // for our certificate
 	report TestReport
 	reach  time.Duration // of the first host that answered
 }
@@ -183,6 +184,7 @@ func connect(ctx context.Context, t smtp.Target) (net.Conn, error) {
 // the message when none was sent yet.
 func (p *proof) speak(ctx context.Context, c Candidate, socket net.Conn, begin time.Time) {
 	c.Target.Timeouts = proofTimeouts()
+	c.Target.Config = p.watched(c.Target.Config)
 	connected, opened := begin, time.Now()
 	peer, err := reach(ctx, c, func(ctx context.Context, t smtp.Target) (*smtp.Client, error) {
 		if socket == nil { // the second connection, in clear
@@ -202,10 +204,8 @@ func (p *proof) speak(ctx context.Context, c Candidate, socket net.Conn, begin t
 		return
 	}
 	p.step("connect", connected, c.Target.Address+" answers", "")
-	if p.e.TLS != TLSNone {
-		if !p.tls(c, peer, err, opened) {
-			return
-		}
+	if p.e.TLS != TLSNone && !p.tls(ctx, c, peer, err, opened) {
+		return
 	}
 	if err != nil {
 		p.step("connect", connected, c.Target.Address+": "+err.Error(), fixGreeting(d, p.r.c.Hello))
@@ -226,12 +226,36 @@ func (p *proof) isTLSFailure(d *smtp.DialError) bool {
 	return d.Step == "starttls" || d.Step == "tls" || errors.As(d.Err, &alert) || isRemoteAlert(d.Err)
 }
 
-func (p *proof) tls(c Candidate, peer *smtp.Client, err error, begin time.Time) bool {
+// watched notes whether the server asks for our certificate.
+func (p *proof) watched(config *tls.Config) *tls.Config {
+	if p.e.TLS != TLSMutual {
+		return config
+	}
+	config = config.Clone()
+	give := config.GetClientCertificate
+	config.GetClientCertificate = func(i *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		p.asked = true
+		return give(i)
+	}
+	return config
+}
+
+func (p *proof) tls(ctx context.Context, c Candidate, peer *smtp.Client, err error, begin time.Time) bool {
+	if err == nil && p.e.TLS == TLSMutual {
+		// A server that does not ask lets us in without; the rule wants it.
+		if _, err = p.r.c.Signers.ClientCertificate(ctx, p.e.Tenant, p.e.Name); err != nil {
+			peer.Close()
+		}
+	}
 	if err != nil {
 		p.step("tls", begin, fault.Sentence(err), fixTLS(err, p.e, c.Host))
 		return false
 	}
-	p.step("tls", begin, describeTLS(c, peer.TLSState()), "")
+	detail := describeTLS(c, peer.TLSState())
+	if p.e.TLS == TLSMutual && !p.asked {
+		detail += "; the server did not ask for our certificate"
+	}
+	p.step("tls", begin, detail, "")
 	return true
 }
 

@@ -85,6 +85,7 @@ func TestProof(t *testing.T) {
 		"pin":         {w.sinks["good"].Addr, C{TLS: "required", Pins: []string{w.other.Pin}}, "", "resolve connect tls!", "--pin " + w.good.Pin},
 		"no starttls": {w.sinks["clear"].Addr, C{TLS: "required"}, "", "resolve connect tls!", "does not offer STARTTLS"},
 		"no identity": {w.sinks["asks"].Addr, C{TLS: "mutual", CA: ca}, "", "resolve connect tls!", "no identity yet"},
+		"unasked":     {w.sinks["good"].Addr, C{TLS: "mutual", CA: ca}, "", "resolve connect tls!", "no identity yet"},
 		"unknown":     {w.sinks["clear"].Addr, C{}, "nobody@acme.test", "resolve connect tls recipient!", "no mailbox nobody@acme.test"},
 		"relay":       {relay.Addr, C{TLS: "none"}, "", "resolve connect recipient!", "add the domain"},
 		"greylisted":  {grey.Addr, C{TLS: "none"}, "", "resolve connect recipient!", "later"},
@@ -148,6 +149,17 @@ func TestProofRefusals(t *testing.T) {
 	w.add(t, connection.Connection{Tenant: "acme", Name: "out", Direction: "outbound", Networks: []string{"192.0.2.1"}})
 	if _, err := w.Test(t.Context(), "acme", "out", mail.Address{}); !fault.Is(err, fault.Invalid) {
 		t.Errorf("nothing to test: %v", err)
+	}
+}
+
+func TestProofOfUnaskedIdentity(t *testing.T) {
+	w := newTLSWorld(t)
+	w.identity(t, "in", w.clients)
+	for server, want := range map[string]bool{"good": true, "asks": false} {
+		r := w.prove(t, w.sinks[server].Addr, connection.Connection{TLS: "mutual", CA: string(w.ca.PEM)}, mail.Address{})
+		if !r.OK || strings.Contains(r.Steps[2].Detail, "did not ask") != want {
+			t.Errorf("%s: %+v", server, r)
+		}
 	}
 }
 

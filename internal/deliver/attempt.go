@@ -138,7 +138,7 @@ func (w *worker) place(way way) *place {
 // be tried; the attempt then says how.
 func (w *worker) transact(it *queue.Item) (a queue.Attempt, unsent bool) {
 	c := w.conn
-	a = queue.Attempt{Peer: c.name, TLS: c.tls}
+	a = queue.Attempt{Peer: c.name, TLS: c.tls, DSN: c.dsn}
 	if limit := c.client.MaxSize(); limit > 0 && it.Size > limit {
 		a.Stage, a.Whole = "mail", tooLarge(it.Size, limit, c.name)
 		return a, false

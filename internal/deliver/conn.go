@@ -78,6 +78,7 @@ type conn struct {
 	client     *smtp.Client
 	name       string // peer, for attempts
 	tls        *trace.TLS
+	dsn        bool    // the far end tells of success itself
 	route      *route  // by which it was last used
 	sent       int     // transactions so far
 	unrecorded *report // of the last message that was answered 250
@@ -89,36 +90,56 @@ type conn struct {
 // whatever else the registry met.
 func (d *Deliverer) open(ctx context.Context, w way, destination, message string, p *place) (*conn, error) {
 	begun := time.Now()
-	client, err := d.routes.Dial(ctx, w.Candidate, message)
+	candidate, shown := watchIdentity(w.Candidate)
+	client, err := d.routes.Dial(ctx, candidate, message)
 	if err != nil {
 		p.free()
 		return nil, err
 	}
 	_, utf8 := client.Extension("SMTPUTF8")
 	_, eight := client.Extension("8BITMIME")
+	_, dsn := client.Extension("DSN")
 	d.routes.Offered(destination, client.MaxSize(), utf8, eight)
 	d.note(w, true, time.Since(begun), "")
-	return &conn{way: w, client: client, name: w.peer(), tls: tlsOf(client.TLSState(), w), place: p}, nil
+	return &conn{
+		way: w, client: client, name: w.peer(), dsn: dsn, place: p,
+		tls: tlsOf(client.TLSState(), w.Candidate, shown),
+	}, nil
+}
+
+// watchIdentity notes which certificate of ours the handshake shows.
+func watchIdentity(c connection.Candidate) (connection.Candidate, *tls.Certificate) {
+	shown := new(tls.Certificate)
+	if c.Target.Config == nil || c.Target.Config.GetClientCertificate == nil {
+		return c, shown
+	}
+	choose := c.Target.Config.GetClientCertificate
+	c.Target.Config = c.Target.Config.Clone()
+	c.Target.Config.GetClientCertificate = func(i *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		cert, err := choose(i)
+		if err == nil && cert != nil {
+			*shown = *cert
+		}
+		return cert, err
+	}
+	return c, shown
 }
 
 // tlsOf says how a connection is protected, nil for not at all.
-func tlsOf(s *tls.ConnectionState, w way) *trace.TLS {
+func tlsOf(s *tls.ConnectionState, c connection.Candidate, shown *tls.Certificate) *trace.TLS {
 	if s == nil {
 		return nil
 	}
-	t := &trace.TLS{
+	return &trace.TLS{
 		Version:  tls.VersionName(s.Version),
 		Cipher:   tls.CipherSuiteName(s.CipherSuite),
-		Verified: verifies(w.Rule) || len(s.VerifiedChains) > 0,
+		Verified: c.Verified(s),
+		Client:   subject(shown),
 	}
-	if cfg := w.Target.Config; w.Rule == connection.TLSMutual && cfg != nil && len(cfg.Certificates) > 0 {
-		t.Client = subject(cfg.Certificates[0])
-	}
-	return t
 }
 
-// subject names our own certificate.
-func subject(c tls.Certificate) string {
+// subject names our own certificate, "" for none.
+func subject(c *tls.Certificate) string {
 	leaf := c.Leaf
 	if leaf == nil && len(c.Certificate) > 0 {
 		leaf, _ = x509.ParseCertificate(c.Certificate[0])

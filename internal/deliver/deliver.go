@@ -79,6 +79,7 @@ type Deliverer struct {
 	idle    *idlePool
 	ceiling *ceiling
 	health  *healthNotes
+	gate    gate
 
 	running sync.WaitGroup // slots being served, connections saying QUIT
 	// sending and recording are made by Run: transactions and reports outlive
@@ -143,6 +144,7 @@ func (d *Deliverer) Run(ctx context.Context, grace time.Duration) error {
 // take serves each slot in a goroutine of its own until ctx ends.
 func (d *Deliverer) take(ctx context.Context) error {
 	for {
+		probe := d.gate.pass(ctx)
 		s, err := d.queue.Slot(ctx)
 		if ctx.Err() != nil {
 			if err == nil {
@@ -152,6 +154,10 @@ func (d *Deliverer) take(ctx context.Context) error {
 		}
 		if err != nil {
 			return fault.Wrap(fault.KindOf(err), "deliver.Run", err)
+		}
+		if !probe && d.gate.closed.Load() {
+			s.Release() // it shut while the slot was waited for
+			continue
 		}
 		d.running.Go(func() { d.serve(ctx, s) })
 	}

@@ -212,22 +212,41 @@ func TestOneUnrecordedAlways(t *testing.T) {
 	q.wait(t, 300)
 }
 
-func TestReportIsTriedAgain(t *testing.T) {
+// While outcomes cannot be recorded hardly anything is sent, nothing over a
+// connection that owes a record, and all of it when they can again.
+func TestUnrecordedHoldsBack(t *testing.T) {
 	sink := testpeer.StartSink(t, testpeer.SinkRules{})
-	b, q := newBook(), newDesk(item("1", "acme", "d"))
+	b, q := newBook(), newDesk()
 	b.set("d", sink.Addr)
-	var tries atomic.Int32
-	q.report = func(*queue.Item, queue.Attempt) error {
-		if tries.Add(1) < 4 {
+	for i := range 50 {
+		q.add(item(fmt.Sprint(i), "acme", "d"))
+	}
+	var away atomic.Bool
+	away.Store(true)
+	failed := make(chan struct{}, 100)
+	q.report = func(_ *queue.Item, a queue.Attempt) error {
+		if away.Load() && !a.Skipped {
+			failed <- struct{}{}
 			return fault.New(fault.Later, "store.Change", "the disk is full")
 		}
 		return nil
 	}
 	run(t, q, b, nil)
-	q.wait(t, 1)
-	if n := len(sink.Messages()); n != 1 || tries.Load() != 4 {
-		t.Errorf("%d messages after %d tries", n, tries.Load())
+	for range q.width + 1 { // the slots that had begun, and a probe
+		<-failed
 	}
+	if n := len(sink.Messages()); n > 2*q.width+1 {
+		t.Errorf("%d messages were delivered without a record", n)
+	}
+	conns := map[string]bool{}
+	for _, m := range sink.Messages() {
+		if conns[m.Conn] {
+			t.Errorf("connection %s was used again though its last outcome is not recorded", m.Conn)
+		}
+		conns[m.Conn] = true
+	}
+	away.Store(false)
+	sink.Wait(t, 50, 30*time.Second)
 }
 
 func TestBodies(t *testing.T) {

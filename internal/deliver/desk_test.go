@@ -250,13 +250,18 @@ type running struct {
 	done chan error
 }
 
+func quietConfig() Config {
+	return Config{
+		Hostname: func(string) string { return "out.test" }, Idle: 10 * time.Second,
+		Log: slog.New(slog.DiscardHandler), Now: time.Now,
+	}
+}
+
 // run starts a deliverer that is stopped with the test.
 func run(t *testing.T, q *desk, b *book, change func(*Config)) *running {
 	t.Helper()
-	c := Config{
-		Hostname: func(string) string { return "out.test" }, Idle: 10 * time.Second,
-		Log: slog.New(slog.NewTextHandler(testLog{t}, nil)), Now: time.Now,
-	}
+	c := quietConfig()
+	c.Log = slog.New(slog.NewTextHandler(testLog{t}, nil))
 	grace := 5 * time.Second
 	if change != nil {
 		change(&c)

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/queue"
 )
 
@@ -31,7 +30,7 @@ func (d *Deliverer) serve(ctx context.Context, s slot) {
 	defer w.leave()
 	for {
 		it, ok := s.Next(ctx, linger)
-		if !ok || !w.deliver(it) {
+		if !ok || !w.deliver(it) || w.gate.closed.Load() {
 			return
 		}
 	}
@@ -42,16 +41,17 @@ func (d *Deliverer) serve(ctx context.Context, s slot) {
 // to know first, for it may want to leave the destination alone.
 func (w *worker) deliver(it *queue.Item) (more bool) {
 	a := w.attempt(it)
-	w.report(it, a)
+	recorded := w.report(it, a)
 	if a.Skipped || w.conn == nil || a.Whole != nil {
-		w.settle()
+		recorded = w.settle() && recorded
 	}
-	return !a.Skipped
+	return recorded && !a.Skipped
 }
 
-// report begins the report of an attempt. There is at most one at a time.
-func (w *worker) report(it *queue.Item, a queue.Attempt) {
-	w.settle()
+// report begins the report of an attempt. There is at most one at a time;
+// false means that the one before could not be written.
+func (w *worker) report(it *queue.Item, a queue.Attempt) (recorded bool) {
+	recorded = w.settle()
 	r := &report{done: make(chan struct{})}
 	w.last = r
 	if w.conn != nil {
@@ -62,14 +62,23 @@ func (w *worker) report(it *queue.Item, a queue.Attempt) {
 		defer close(r.done)
 		r.err = w.record(it, a)
 	})
+	return recorded
 }
 
-// settle waits until the last report is on disk, or given up.
-func (w *worker) settle() {
-	if w.last != nil {
-		<-w.last.done
-		w.last = nil
+// settle waits until the last report is on disk, or has failed: then nothing
+// more is sent over the connection that it came from.
+func (w *worker) settle() (recorded bool) {
+	r := w.last
+	if r == nil {
+		return true
 	}
+	<-r.done
+	w.last = nil
+	if r.err != nil && w.conn != nil {
+		w.quit(w.conn)
+		w.conn = nil
+	}
+	return r.err == nil
 }
 
 // leave gives the connection to the next who needs it.
@@ -86,45 +95,17 @@ func (w *worker) shelve() {
 	}
 }
 
-// record writes a report, again and again while the store cannot commit: what
-// was answered with 250 must not be sent a second time because a database was
-// away for a while. Only the end of the process gives it up; the item is then
-// found unleased at the next start.
+// record writes a report. When the store does not take it the queue keeps it
+// and tries on; but what is delivered meanwhile would be delivered again after
+// a crash, so hardly anything is begun until a report is written again.
 func (d *Deliverer) record(it *queue.Item, a queue.Attempt) error {
-	for tries, wait := 1, 50*time.Millisecond; ; tries, wait = tries+1, min(2*wait, 5*time.Second) {
-		err := d.queue.Report(d.recording, it, a)
-		if err == nil {
-			return nil
-		}
-		d.log.LogAttrs(d.recording, slog.LevelError, "report not written", slog.String("tenant", it.Tenant),
-			slog.String("message", it.Message), slog.String("item", it.ID), slog.Int("tries", tries), slog.Any("error", err))
-		if !worthAgain(err, tries) || !pause(d.recording, wait) {
-			return err
-		}
+	err := d.queue.Report(d.recording, it, a)
+	if err == nil {
+		d.gate.open()
+		return nil
 	}
-}
-
-// worthAgain tells a store that is away from an item that is not there to be
-// reported on; what nobody has classified gets a few tries.
-func worthAgain(err error, tries int) bool {
-	switch fault.KindOf(err) {
-	case fault.Later:
-		return true
-	case fault.Internal:
-		return tries < 8
-	default:
-		return false
-	}
-}
-
-// pause waits; false means that ctx ended first.
-func pause(ctx context.Context, wait time.Duration) bool {
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	d.gate.shut()
+	d.log.LogAttrs(d.recording, slog.LevelError, "the outcome of a delivery is not on disk yet", slog.String("tenant", it.Tenant),
+		slog.String("message", it.Message), slog.String("item", it.ID), slog.Any("error", err))
+	return err
 }

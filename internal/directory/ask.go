@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/smtp"
@@ -115,42 +116,52 @@ func refusesUs(r mail.Reply, subject, detail string) bool {
 	return false
 }
 
-// enhanced takes the subject and the detail out of 5.1.1.
+// enhanced takes the subject and the detail out of 5.1.1. A subject of zero
+// says no more than no code at all (RFC 3463 3.1).
 func enhanced(code string) (subject, detail string) {
 	_, rest, _ := strings.Cut(code, ".")
 	subject, detail, _ = strings.Cut(rest, ".")
+	if subject == "0" {
+		return "", ""
+	}
 	return subject, detail
 }
 
-// talk asks over an idle connection if there is one, else over a new one.
+// talk asks over an idle connection to one of the hosts if there is one, else
+// over a new one.
 func (p *prober) talk(ctx context.Context, where name, domain string, to []mail.Recipient) (smtp.Result, error) {
-	for c := p.idle.take(where); c != nil; c = p.idle.take(where) {
-		res, err := c.Probe(ctx, mail.Address{}, to)
-		if err == nil {
-			p.idle.put(where, c)
-			return res, nil
-		}
-		// It may have been closed in this moment: that proves nothing yet.
-		c.Close()
-	}
 	candidates, err := p.c.Connections.Candidates(ctx, where.tenant, where.key, domain, p.c.Hello, netip.Addr{})
 	if err != nil {
 		return smtp.Result{}, err
 	}
-	var c *smtp.Client
 	for _, way := range candidates {
-		if c, err = p.c.Connections.Dial(ctx, way, ""); err == nil {
-			break
+		for c := p.idle.take(keyOf(way)); c != nil; c = p.idle.take(keyOf(way)) {
+			// It may have been closed in this moment: an error proves nothing yet.
+			if res, err := p.question(ctx, c, way, to); err == nil {
+				return res, nil
+			}
 		}
 	}
-	if err != nil {
-		return smtp.Result{}, err
+	for _, way := range candidates {
+		var c *smtp.Client
+		if c, err = p.c.Connections.Dial(ctx, way, ""); err == nil {
+			return p.question(ctx, c, way, to)
+		}
 	}
+	return smtp.Result{}, err
+}
+
+func keyOf(c connection.Candidate) key {
+	return key{c.Tenant, c.Connection, c.Target.Address, c.Rule}
+}
+
+// question asks, and keeps the connection for the next one when all went well.
+func (p *prober) question(ctx context.Context, c *smtp.Client, way connection.Candidate, to []mail.Recipient) (smtp.Result, error) {
 	res, err := c.Probe(ctx, mail.Address{}, to)
 	if err != nil {
 		c.Close()
 		return res, err
 	}
-	p.idle.put(where, c)
+	p.idle.put(keyOf(way), c)
 	return res, nil
 }

@@ -4,9 +4,15 @@
 // server (a probe, cached), or not at all. It changes nothing but its own
 // tables.
 //
-// Invariants: postmaster and abuse exist in every domain; an answer "no" is
-// never older than ten minutes, a "yes" never older than a day, unless the
-// server is away.
+// Lists stay in their table, with what is asked for often in memory. Of probes
+// the table keeps only each "yes", so that strangers who guess cannot fill it.
+//
+// Invariants:
+//   - postmaster and abuse exist in every domain;
+//   - an answer "no" is never older than ten minutes, a "yes" never older than
+//     a day, unless the server is away: then whoever it accepted before exists,
+//     and of others nobody can tell;
+//   - a server that refuses us, rather than the recipient, has not said no.
 //
 // Callers: edge, api, import.
 package directory

@@ -9,17 +9,20 @@ import (
 
 const (
 	idleTime = 5 * time.Second
-	idleMost = 2 // kept for one destination
+	idleMost = 2 // kept for one address
 )
 
 // idle keeps connections for the next question: addresses of one message are
 // asked about one after another.
 type idle struct {
 	mu     sync.Mutex
-	kept   map[name][]*resting
+	kept   map[key][]*resting
 	closed bool
 	leave  sync.WaitGroup // farewells under way
 }
+
+// key is what must be equal for a connection to be used again.
+type key struct{ tenant, connection, address, rule string }
 
 // resting is a connection that waits, and the timer that ends its waiting.
 type resting struct {
@@ -27,10 +30,10 @@ type resting struct {
 	timer  *time.Timer
 }
 
-func newIdle() *idle { return &idle{kept: make(map[name][]*resting)} }
+func newIdle() *idle { return &idle{kept: make(map[key][]*resting)} }
 
 // take returns a connection that can be used, nil when there is none.
-func (i *idle) take(where name) *smtp.Client {
+func (i *idle) take(where key) *smtp.Client {
 	for {
 		r := i.pop(where)
 		if r == nil {
@@ -44,7 +47,7 @@ func (i *idle) take(where name) *smtp.Client {
 	}
 }
 
-func (i *idle) pop(where name) *resting {
+func (i *idle) pop(where key) *resting {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	list := i.kept[where]
@@ -56,7 +59,7 @@ func (i *idle) pop(where name) *resting {
 	return last
 }
 
-func (i *idle) set(where name, list []*resting) {
+func (i *idle) set(where key, list []*resting) {
 	if len(list) == 0 {
 		delete(i.kept, where)
 		return
@@ -65,7 +68,7 @@ func (i *idle) set(where name, list []*resting) {
 }
 
 // put keeps a connection for a while.
-func (i *idle) put(where name, c *smtp.Client) {
+func (i *idle) put(where key, c *smtp.Client) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.closed || len(i.kept[where]) >= idleMost {
@@ -78,7 +81,7 @@ func (i *idle) put(where name, c *smtp.Client) {
 }
 
 // expire ends a connection that nobody has taken.
-func (i *idle) expire(where name, r *resting) {
+func (i *idle) expire(where key, r *resting) {
 	i.mu.Lock()
 	found := false
 	list := i.kept[where]
@@ -101,7 +104,7 @@ func (i *idle) close() {
 	i.mu.Lock()
 	i.closed = true
 	all := i.kept
-	i.kept = make(map[name][]*resting)
+	i.kept = make(map[key][]*resting)
 	i.mu.Unlock()
 	for _, list := range all {
 		for _, r := range list {

@@ -134,6 +134,11 @@ func (p *prober) join(ctx context.Context, d tenant.Domain, a mail.Address, n na
 	}
 	f := p.flights[n]
 	if f == nil {
+		// The last one may have landed since we looked.
+		if known, _, _ := p.known.get(n); known.fresh(p.c.Now()) {
+			p.mu.Unlock()
+			return known.answer, known.text
+		}
 		f = &flight{done: make(chan struct{})}
 		p.flights[n] = f
 		p.wait.Go(func() { p.fly(f, d, a, n) })

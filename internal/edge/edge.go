@@ -89,11 +89,12 @@ func New(c Config) *Edge {
 	if c.PlatformNames == nil {
 		c.PlatformNames = DefaultPlatformNames()
 	}
-	c.Limits = c.Limits.withDefaults()
+	clients := newClientLimits(c.Limits)
+	c.Limits = clients.limits
 	return &Edge{
 		c:         c,
 		platforms: platformsOf(c.PlatformNames, c.PlatformFields),
-		clients:   newClientLimits(c.Limits),
+		clients:   clients,
 		ids:       newIDSource(),
 		buffers:   sync.Pool{New: func() any { return new([readBuffer]byte) }},
 	}

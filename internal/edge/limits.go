@@ -25,6 +25,21 @@ type Limits struct {
 
 const none = -1
 
+// onLoopback leaves the rates that nobody set without a limit: what connects
+// from this very machine is a filter or a balancer that speaks for everybody,
+// or the operator himself. Connections at a time stay limited.
+func (l Limits) onLoopback() Limits {
+	for _, f := range []*int{
+		&l.ConnectsPerIPMinute, &l.MessagesPerIPMinute, &l.RecipientsPerIPMinute,
+		&l.ConnectsPerNetworkMinute, &l.MessagesPerNetworkMinute, &l.RecipientsPerNetworkMinute,
+	} {
+		if *f == 0 {
+			*f = none
+		}
+	}
+	return l.withDefaults()
+}
+
 func (l Limits) withDefaults() Limits {
 	for _, f := range []struct {
 		field *int
@@ -57,16 +72,20 @@ type client struct {
 	ip      netip.Addr
 	text    string
 	host    netip.Addr   // the address, of IPv6 the first of its /64: one customer
-	network netip.Prefix // IPv4 /24, IPv6 /48
+	network netip.Prefix // IPv4 /24, IPv6 /48; on loopback the address alone
+	local   bool         // on loopback
 }
 
 func clientOf(remote netip.AddrPort) client {
 	ip := remote.Addr().Unmap().WithZone("")
-	c := client{ip: ip, text: ip.String(), host: ip}
-	if ip.Is6() {
+	c := client{ip: ip, text: ip.String(), host: ip, local: ip.IsLoopback()}
+	switch {
+	case c.local:
+		c.network = mask(ip, ip.BitLen())
+	case ip.Is6():
 		c.host = mask(ip, 64).Addr()
 		c.network = mask(ip, 48)
-	} else {
+	default:
 		c.network = mask(ip, 24)
 	}
 	return c
@@ -98,6 +117,7 @@ const (
 // table.
 type clientLimits struct {
 	limits   Limits
+	loopback Limits
 	hosts    *table[netip.Addr]
 	networks *table[netip.Prefix]
 	accounts *table[account]
@@ -105,18 +125,25 @@ type clientLimits struct {
 
 func newClientLimits(l Limits) *clientLimits {
 	return &clientLimits{
-		limits:   l,
+		limits:   l.withDefaults(),
+		loopback: l.onLoopback(),
 		hosts:    newTable[netip.Addr](),
 		networks: newTable[netip.Prefix](),
 		accounts: newTable[account](),
 	}
 }
 
+func (x *clientLimits) of(c client) *Limits {
+	if c.local {
+		return &x.loopback
+	}
+	return &x.limits
+}
+
 // enter counts a connection in; the sentence says why not, "" for yes. A
 // connection that was counted in must leave.
 func (x *clientLimits) enter(c client, now time.Time) string {
-	t := now.UnixMicro()
-	l := x.limits
+	t, l := now.UnixMicro(), x.of(c)
 	if !x.networks.enter(c.network, t, l.ConnectionsPerNetwork, l.ConnectsPerNetworkMinute) {
 		return "Too many connections from your network, try again later"
 	}
@@ -134,16 +161,16 @@ func (x *clientLimits) leave(c client) {
 
 // message counts a MAIL of a client.
 func (x *clientLimits) message(c client, now time.Time) bool {
-	t := now.UnixMicro()
-	return x.hosts.spend(c.host, t, rateMessages, x.limits.MessagesPerIPMinute) &&
-		x.networks.spend(c.network, t, rateMessages, x.limits.MessagesPerNetworkMinute)
+	t, l := now.UnixMicro(), x.of(c)
+	return x.hosts.spend(c.host, t, rateMessages, l.MessagesPerIPMinute) &&
+		x.networks.spend(c.network, t, rateMessages, l.MessagesPerNetworkMinute)
 }
 
 // recipient counts a RCPT of a client.
 func (x *clientLimits) recipient(c client, now time.Time) bool {
-	t := now.UnixMicro()
-	return x.hosts.spend(c.host, t, rateRecipients, x.limits.RecipientsPerIPMinute) &&
-		x.networks.spend(c.network, t, rateRecipients, x.limits.RecipientsPerNetworkMinute)
+	t, l := now.UnixMicro(), x.of(c)
+	return x.hosts.spend(c.host, t, rateRecipients, l.RecipientsPerIPMinute) &&
+		x.networks.spend(c.network, t, rateRecipients, l.RecipientsPerNetworkMinute)
 }
 
 // listener counts a MAIL on a listener.

@@ -38,7 +38,7 @@ func TestRateFlowsOff(t *testing.T) {
 }
 
 func TestConcurrency(t *testing.T) {
-	x := newClientLimits(Limits{ConnectionsPerIP: 2, ConnectionsPerNetwork: 3}.withDefaults())
+	x := newClientLimits(Limits{ConnectionsPerIP: 2, ConnectionsPerNetwork: 3})
 	a, b := addr("192.0.2.1"), addr("192.0.2.2")
 	for i, step := range []struct {
 		c  client
@@ -62,6 +62,8 @@ func TestClientOf(t *testing.T) {
 		{"192.0.2.77", "192.0.2.77", "192.0.2.0/24"},
 		{"::ffff:192.0.2.77", "192.0.2.77", "192.0.2.0/24"},
 		{"2001:db8:1:2:3::4", "2001:db8:1:2::", "2001:db8:1::/48"},
+		{"127.0.0.9", "127.0.0.9", "127.0.0.9/32"},
+		{"::1", "::1", "::1/128"},
 		{"fe80::1%eth0", "fe80::", "fe80::/48"},
 	} {
 		got := addr(c.ip)
@@ -71,6 +73,23 @@ func TestClientOf(t *testing.T) {
 	}
 	if got := clientOf(netip.AddrPort{}); got.network.IsValid() {
 		t.Errorf("no address has network %v", got.network)
+	}
+}
+
+// A rate that nobody set does not bind a client on the same machine.
+func TestLoopback(t *testing.T) {
+	c, stranger := addr("127.0.0.1"), addr("192.0.2.1")
+	x, set := newClientLimits(Limits{}), newClientLimits(Limits{MessagesPerIPMinute: 10})
+	for range 10_000 {
+		x.message(stranger, start)
+		set.message(c, start)
+		if !x.message(c, start) || !x.recipient(c, start) || x.enter(c, start) != "" {
+			t.Fatal("refused on loopback")
+		}
+		x.leave(c)
+	}
+	if x.message(stranger, start) || set.message(c, start) {
+		t.Error("no limit")
 	}
 }
 
@@ -113,7 +132,7 @@ func TestFullOfOpenConnections(t *testing.T) {
 // 100,000 attempts of 10,000 addresses are let in and out by many goroutines
 // and leave nothing open.
 func TestBotnet(t *testing.T) {
-	x := newClientLimits(Limits{}.withDefaults())
+	x := newClientLimits(Limits{})
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
@@ -137,7 +156,7 @@ func TestBotnet(t *testing.T) {
 }
 
 func BenchmarkConnectLimits(b *testing.B) {
-	x := newClientLimits(Limits{}.withDefaults())
+	x := newClientLimits(Limits{})
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {

@@ -94,15 +94,16 @@ func (s *session) refuseTo(tenantName, to string, r *mail.Reply) *mail.Reply {
 }
 
 // note counts a negative reply and hands it to the trace, which sums what
-// comes often.
+// comes often. What a tenant's own client is refused is that tenant's to read,
+// and nobody else's.
 func (s *session) note(command, tenantName, to string, r mail.Reply) {
 	if r.Temporary() {
 		s.edge.deferred.Add(1)
 	} else {
 		s.edge.refused.Add(1)
 	}
-	if tenantName == "" {
-		tenantName = s.tx.who.tenant
+	if own := s.tx.who.tenant; own != "" {
+		tenantName = own
 	}
 	now := s.edge.c.Now()
 	s.edge.c.Trace.Refused(trace.Refusal{

@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/smtp"
 	"github.com/sallyport-mail/sallyport/internal/store"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
+	"github.com/sallyport-mail/sallyport/internal/trace"
 )
 
 // visit is a session without a wire.
@@ -261,16 +262,38 @@ func TestTraceOfNeighbour(t *testing.T) {
 	}
 }
 
-// A refusal in the dialogue is counted and can be found.
+// A refusal in the dialogue is counted and can be found, by the tenant whose
+// recipient it was, or by the operator.
 func TestRefusalsAreTraced(t *testing.T) {
 	h := newHouse(t)
+	h.addTenant("acme", "us", tenant.Settings{})
+	h.addDomain("acme", "acme.test", "list")
 	h.open()
 	s := h.visit(Inbound)
 	defer s.Close()
-	deliver(t.Context(), s, "a@example.org", []string{"x@elsewhere.example"}, "")
+	deliver(t.Context(), s, "a@example.org", []string{"x@elsewhere.example", "nobody@acme.test"}, "")
 	s.Refused("DATA", mail.Reply{Code: 503, Enhanced: "5.5.1", Text: "no recipients"})
-	if st := h.edge.Stats(); st.Refused != 2 || st.Connects != 1 || st.Sessions != 1 {
+	if st := h.edge.Stats(); st.Refused != 3 || st.Connects != 1 || st.Sessions != 1 {
 		t.Errorf("%+v", st)
+	}
+	for owner, want := range map[string][]string{
+		"":     {"DATA 503", "RCPT 550 x@elsewhere.example", "RCPT 550 nobody@acme.test"},
+		"acme": {"RCPT 550 nobody@acme.test"},
+	} {
+		page, _, err := h.trace.Refusals(t.Context(), trace.Filter{Tenant: owner, Limit: 10})
+		h.must(err)
+		var got []string
+		for _, r := range page {
+			got = append(got, strings.TrimSpace(fmt.Sprint(r.Command, " ", r.Code, " ", r.To)))
+			if r.Peer != "192.0.2.7" || r.Hello != "client.example" || r.Count != 1 {
+				t.Errorf("%+v", r)
+			}
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%q reads %q, want %q", owner, got, want)
+		}
 	}
 }
 

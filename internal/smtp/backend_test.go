@@ -168,7 +168,8 @@ func startServer(t testing.TB, b Backend, rules Listener) (addr string, s *Serve
 
 func dialTest(t testing.TB, addr string) *Client {
 	t.Helper()
-	c, err := Dial(t.Context(), Target{Address: addr, Hello: "client.test"})
+	quick := Timeouts{Greeting: 10 * time.Second, Hello: 10 * time.Second} // a test that hangs should say so
+	c, err := Dial(t.Context(), Target{Address: addr, Hello: "client.test", Timeouts: quick})
 	if err != nil {
 		t.Fatal(err)
 	}

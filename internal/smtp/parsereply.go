@@ -24,6 +24,7 @@ var (
 	errLeave      = fault.New(fault.Later, "smtp.Client", "the server has closed the connection with 421")
 	errClosed     = fault.New(fault.Internal, "smtp.Client", "connection is closed")
 	errRefused    = fault.New(fault.Never, "smtp.Client", "refused")
+	errEnvelope   = fault.New(fault.Invalid, "smtp.Send", "the envelope has a line end in it")
 	errNotOffered = fault.New(fault.Never, "smtp.Client", "STARTTLS is required and not offered")
 )
 

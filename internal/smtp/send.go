@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"bytes"
 	"context"
 	"strconv"
 	"strings"
@@ -98,6 +99,7 @@ type exchange struct {
 	res      Result
 	probe    bool
 	accepted int        // recipients
+	lines    int        // commands in the output
 	data     mail.Reply // to DATA; code 0 when it was not said
 }
 
@@ -164,7 +166,7 @@ func (t *exchange) envelope(size int64) error {
 	c := t.c
 	reset := c.needReset
 	if reset {
-		c.command("RSET")
+		t.command("RSET")
 	}
 	c.out = t.appendMail(c.out, size)
 	c.needReset = true // until the transaction has come to its end
@@ -182,6 +184,12 @@ func (t *exchange) envelope(size int64) error {
 	}
 }
 
+// command adds one without an argument.
+func (t *exchange) command(verb string) {
+	t.c.command(verb)
+	t.lines++
+}
+
 // batch sends the recipients from..to in one write and reads the replies. It
 // reports true when nothing is to follow.
 func (t *exchange) batch(from, to int, reset bool) (bool, error) {
@@ -192,9 +200,9 @@ func (t *exchange) batch(from, to int, reset bool) (bool, error) {
 	last := to == len(t.env.To)
 	withData := last && !t.probe
 	if withData {
-		c.command("DATA")
+		t.command("DATA")
 	}
-	if err := c.flush(c.target.Timeouts.Mail); err != nil {
+	if err := t.flush(c.target.Timeouts.Mail); err != nil {
 		return true, err
 	}
 	if from == 0 {
@@ -215,9 +223,20 @@ func (t *exchange) batch(from, to int, reset bool) (bool, error) {
 	return last || !t.res.Mail.Positive(), nil
 }
 
+// flush writes the commands, if they are the lines that were meant and not
+// more: an address that did not come from the parser must not become a command.
+func (t *exchange) flush(timeout time.Duration) error {
+	ends := bytes.Count(t.c.out, crlf)
+	if ends != t.lines || bytes.Count(t.c.out, crlf[:1]) != ends || bytes.Count(t.c.out, crlf[1:]) != ends {
+		return errEnvelope
+	}
+	t.lines = 0
+	return t.c.flush(timeout)
+}
+
 // exchangeMail is MAIL without pipelining.
 func (t *exchange) exchangeMail(reset bool) error {
-	if err := t.c.flush(t.c.target.Timeouts.Mail); err != nil {
+	if err := t.flush(t.c.target.Timeouts.Mail); err != nil {
 		return err
 	}
 	return t.readMail(reset)
@@ -290,7 +309,7 @@ func (t *exchange) oneByOne() error {
 	c := t.c
 	for i := range t.env.To {
 		c.out = t.appendRcpt(c.out, &t.env.To[i])
-		if err := c.flush(c.target.Timeouts.Rcpt); err != nil {
+		if err := t.flush(c.target.Timeouts.Rcpt); err != nil {
 			return err
 		}
 		r, err := c.readReply(c.target.Timeouts.Rcpt)
@@ -380,6 +399,7 @@ func (t *exchange) resetNow() error {
 
 // appendMail writes MAIL with the parameters that the server understands.
 func (t *exchange) appendMail(dst []byte, size int64) []byte {
+	t.lines++
 	o, p := &t.c.offers, &t.env.Params
 	dst = append(dst, "MAIL FROM:<"...)
 	dst = appendAddress(dst, t.env.From)
@@ -404,6 +424,7 @@ func (t *exchange) appendMail(dst []byte, size int64) []byte {
 
 // appendRcpt writes RCPT.
 func (t *exchange) appendRcpt(dst []byte, to *mail.Recipient) []byte {
+	t.lines++
 	dst = append(dst, "RCPT TO:<"...)
 	dst = appendAddress(dst, to.Address)
 	dst = append(dst, '>')

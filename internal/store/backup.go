@@ -199,7 +199,7 @@ func (a *archive) ownFiles() error {
 
 // file writes one entry.
 func (a *archive) file(name, from string) error {
-	f, err := os.Open(from)
+	f, err := openBody(from)
 	if err != nil {
 		return err
 	}

@@ -86,3 +86,24 @@ func cpu() time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// BenchmarkRead10K is reading a body back for its delivery.
+func BenchmarkRead10K(b *testing.B) {
+	s, err := store.Open(b.Context(), store.Config{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	var refs []store.BodyRef
+	for range 1000 {
+		refs = append(refs, mustKeep(b, s, "acme", 10<<10))
+	}
+	b.ReportAllocs()
+	before := cpu()
+	for i := 0; b.Loop(); i++ {
+		if _, err := s.Bodies.Read(b.Context(), refs[i%len(refs)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-µs/msg")
+}

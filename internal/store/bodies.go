@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 )
@@ -25,6 +26,7 @@ type Bodies struct {
 	limit int
 	now   func() time.Time
 	crc   *crc32.Table
+	fresh recent
 
 	mu       sync.Mutex
 	suspects map[string]bool // files that the last sweep saw without a row
@@ -71,6 +73,16 @@ func (b *Bodies) Open(ctx context.Context, ref BodyRef) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	f, err := openBody(path)
+	if err != nil {
+		return nil, err
+	}
+	return &fileReader{f: f, ref: ref, table: b.crc}, nil
+}
+
+// openBody opens a body's file so that it is not written over before it is
+// closed.
+func openBody(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.Wrap(fault.Missing, "store.Open", err)
@@ -78,10 +90,14 @@ func (b *Bodies) Open(ctx context.Context, ref BodyRef) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, Fault("store.Open", err)
 	}
-	return &fileReader{f: f, ref: ref, table: b.crc}, nil
+	if !lockAs(f, path, unix.LOCK_SH) {
+		f.Close()
+		return nil, fault.New(fault.Missing, "store.Open", "the body was dropped a moment ago")
+	}
+	return f, nil
 }
 
-// Read is Open and read all, for row bodies.
+// Read is Open and read all, for row bodies. The slice must not be changed.
 func (b *Bodies) Read(ctx context.Context, ref BodyRef) ([]byte, error) {
 	if ref.File {
 		r, err := b.Open(ctx, ref)
@@ -91,8 +107,26 @@ func (b *Bodies) Read(ctx context.Context, ref BodyRef) ([]byte, error) {
 		defer r.Close()
 		return io.ReadAll(r)
 	}
+	if ref.Tenant == "" {
+		return nil, noTenant()
+	}
+	if data, ok := b.fresh.get(ref.key()); ok {
+		return data, nil
+	}
+	return b.readRow(ctx, ref)
+}
+
+// readRow reads a body from the database.
+func (b *Bodies) readRow(ctx context.Context, ref BodyRef) ([]byte, error) {
+	if b.road.dialect == onSQLite {
+		// One row by its key needs no limit of time, which would cost as
+		// much as the reading.
+		ctx = context.WithoutCancel(ctx)
+	} else {
+		ctx = limited(ctx)
+	}
 	var data []byte
-	if err := b.road.For(ref.Tenant).QueryRow(ctx, selectBody, ref.ID).Scan(&data); err != nil {
+	if err := b.road.row(ctx, string(selectBody), ref.Tenant, ref.ID).Scan(&data); err != nil {
 		return nil, Fault("store.Read", err)
 	}
 	if int64(len(data)) != ref.Size || crc32.Checksum(data, b.crc) != ref.Sum {
@@ -156,9 +190,13 @@ func (tx RoadTx) PutBody(b *Body, ref BodyRef) error {
 		return err
 	}
 	tx.s.bytes += len(data)
-	if ref.File {
-		tx.s.after = append(tx.s.after, func(how outcome) { b.settled(ref, how) })
-	}
+	tx.s.after = append(tx.s.after, func(how outcome) {
+		if ref.File {
+			b.settled(ref, how)
+		} else if how == committed {
+			b.bodies.fresh.put(ref.key(), data)
+		}
+	})
 	return nil
 }
 
@@ -168,32 +206,33 @@ func (tx RoadTx) DropBody(ref BodyRef) error {
 	if _, err := tx.s.exec(string(deleteBody), ref.Tenant, ref.ID); err != nil {
 		return err
 	}
+	bodies := tx.s.db.store.Bodies
 	if !ref.File {
+		bodies.fresh.drop(ref.key())
 		return nil
 	}
-	bodies := tx.s.db.store.Bodies
 	path, err := bodies.files.path(ref.Tenant, ref.ID)
 	if err != nil {
 		return err
 	}
 	tx.s.after = append(tx.s.after, func(how outcome) {
 		if how == committed {
-			bodies.unlink(path)
+			bodies.unlink(path, ref.Size)
 		}
 	})
 	return nil
 }
 
-// unlink removes a file, or notes that it is to be removed after the backup
-// that may still want it. A file that stays is found by the sweep.
-func (b *Bodies) unlink(path string) {
+// unlink takes a file's name away, or notes that it is to be removed after the
+// backup that may still want it. A file that stays is found by the sweep.
+func (b *Bodies) unlink(path string, size int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.holds > 0 {
 		b.held = append(b.held, path)
 		return
 	}
-	os.Remove(path)
+	b.files.spares.keep(path, size)
 }
 
 // hold keeps every file until release.

@@ -79,7 +79,11 @@ func (db *DB) query(ctx context.Context, q string, args ...any) (*sql.Rows, erro
 }
 
 func (db *DB) queryRow(ctx context.Context, q string, args ...any) *sql.Row {
-	ctx = limited(ctx)
+	return db.row(limited(ctx), q, args...)
+}
+
+// row reads one row in the time that ctx gives.
+func (db *DB) row(ctx context.Context, q string, args ...any) *sql.Row {
 	if st := db.statement(q); st != nil {
 		return st.QueryRowContext(ctx, args...)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -18,9 +19,10 @@ import (
 )
 
 const (
-	killDir  = "SALLYPORT_TEST_KILL_DIR"
-	killURL  = "SALLYPORT_TEST_KILL_URL"
-	killsEnv = "SALLYPORT_TEST_KILLS" // how many rounds, 5 without it
+	killDir   = "SALLYPORT_TEST_KILL_DIR"
+	killURL   = "SALLYPORT_TEST_KILL_URL"
+	killCount = "SALLYPORT_TEST_KILL_COUNT" // bodies of each of the writers; without it they do not end
+	killsEnv  = "SALLYPORT_TEST_KILLS"      // how many rounds, 5 without it
 )
 
 // kills is the number of rounds of a kill test.
@@ -91,14 +93,24 @@ func TestKillWriter(t *testing.T) {
 	if dir == "" {
 		t.Skip("only as a child of TestKill")
 	}
+	count := math.MaxInt
+	if v := os.Getenv(killCount); v != "" {
+		var err error
+		count, err = strconv.Atoi(v)
+		must(t, err)
+	}
 	s, err := store.Open(context.Background(), store.Config{Dir: dir, URL: os.Getenv(killURL)})
 	must(t, err)
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
-			for {
+			for range count {
 				ref, err := keep(context.Background(), s, fmt.Sprint("tenant-", i%3), rand.IntN(2)*60000+rand.IntN(20000))
 				must(t, err)
+				if rand.IntN(3) == 0 {
+					must(t, drop(context.Background(), s, ref))
+					continue
+				}
 				line, err := json.Marshal(ref)
 				must(t, err)
 				os.Stdout.Write(append(line, '\n')) // one write, so that lines do not mix
@@ -106,4 +118,5 @@ func TestKillWriter(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	must(t, s.Close())
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,7 +126,7 @@ func TestVerify(t *testing.T) {
 		if len(want) > 0 || len(found) != 5 {
 			t.Error("not found:", want, found)
 		}
-	}, func(c *store.Config) { c.RowLimit = 32 << 10 })
+	})
 }
 
 func flip(t *testing.T, path string) {
@@ -151,6 +152,27 @@ func TestDamagedFileEndsWithAnError(t *testing.T) {
 	}
 }
 
+// What is in memory after the commit is what the next process reads.
+func TestReadAfterReopening(t *testing.T) {
+	testpeer.EachConfig(t, func(t *testing.T, c store.Config) {
+		s, err := store.Open(t.Context(), c)
+		must(t, err)
+		var refs []store.BodyRef
+		for i := range 500 { // more than is kept in memory
+			refs = append(refs, mustKeep(t, s, "acme", i*100))
+		}
+		for range 2 {
+			for _, ref := range refs {
+				must(t, holds(t.Context(), s, ref))
+			}
+			must(t, s.Close())
+			s, err = store.Open(t.Context(), c)
+			must(t, err)
+		}
+		must(t, s.Close())
+	})
+}
+
 // A tenant's body cannot be read in another tenant's name.
 func TestForeignBody(t *testing.T) {
 	testpeer.EachStore(t, func(t *testing.T, s *store.Store) {
@@ -170,6 +192,56 @@ func TestForeignBody(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The file of a dropped body is written over by a later one, but not while it
+// is read, and not while another tenant has it too.
+func TestSpareFiles(t *testing.T) {
+	c := store.Config{Dir: t.TempDir()}
+	s := testpeer.OpenStore(t, c)
+	ctx := t.Context()
+	inode := func(ref store.BodyRef) uint64 {
+		info, err := os.Stat(file(t, c.Dir, ref.ID))
+		must(t, err)
+		return info.Sys().(*syscall.Stat_t).Ino
+	}
+	first := mustKeep(t, s, "acme", 200000)
+	was := inode(first)
+	must(t, drop(ctx, s, first))
+	second := mustKeep(t, s, "globex", 100000)
+	if inode(second) != was {
+		t.Error("the file was not used again")
+	}
+	must(t, holds(ctx, s, second))
+
+	r, err := s.Bodies.Open(ctx, second)
+	must(t, err)
+	must(t, drop(ctx, s, second))
+	third := mustKeep(t, s, "acme", 90000)
+	if inode(third) == was {
+		t.Error("a file was written over while it was read")
+	}
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, pattern(100000)) {
+		t.Error("what was read has changed", err)
+	}
+	must(t, r.Close())
+
+	b := s.Bodies.New()
+	defer b.Discard()
+	b.Write(pattern(100000))
+	both, err := b.Finish(ctx, "acme", "globex")
+	must(t, err)
+	must(t, s.Road.Road().Change(ctx, func(tx store.RoadTx) error {
+		must(t, tx.PutBody(b, both[0]))
+		return tx.PutBody(b, both[1])
+	}))
+	must(t, drop(ctx, s, both[0]))
+	mustKeep(t, s, "initech", 50000)
+	must(t, holds(ctx, s, both[1]))
+	if found, err := s.Verify(ctx); err != nil || len(found) > 0 {
+		t.Error(found, err)
+	}
 }
 
 func TestSweep(t *testing.T) {

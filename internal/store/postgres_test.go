@@ -93,3 +93,24 @@ func TestPostgresDurability(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Every schema there ever was comes forward, also beside the other sets.
+func TestMigratePostgres(t *testing.T) {
+	sets, err := store.Sets()
+	must(t, err)
+	for set, newest := range sets {
+		for version := int64(1); version <= newest; version++ {
+			url := testpeer.SharedPostgres(t).Database(t)
+			if have, err := store.MigratePostgres(t.Context(), url, set, version); err != nil || have > version {
+				t.Fatal(set, version, have, err)
+			}
+			s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), URL: url})
+			must(t, err)
+			must(t, s.Ping(t.Context()))
+			must(t, s.Close())
+			if have, err := store.MigratePostgres(t.Context(), url, set, 0); err != nil || have != newest {
+				t.Error(set, version, have, err)
+			}
+		}
+	}
+}

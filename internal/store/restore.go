@@ -199,7 +199,7 @@ func moveIn(tmp, dir string) error {
 			return err
 		}
 	}
-	return syncDir(dir)
+	return errors.Join(syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
 }
 
 func syncTree(root string) error {

@@ -19,11 +19,11 @@ type session struct {
 	stmts map[string]*sql.Stmt
 
 	// What the change that runs now has done.
-	wrote  bool // it changed rows
-	failed bool // a statement of it failed; PostgreSQL then refuses the rest
-	ended  bool // a statement failed in a way that may end the transaction
-	bytes  int  // what the whole batch has put in so far
-	after  []func(committed outcome)
+	wrote  bool            // it changed rows
+	failed bool            // a statement of it failed; PostgreSQL then refuses the rest
+	ended  bool            // a statement failed in a way that may end the transaction
+	bytes  int             // what the whole batch has put in so far
+	after  []func(outcome) // what its caller does once its fate is known
 }
 
 // outcome is how a transaction ended, as far as anyone can know.

@@ -26,7 +26,7 @@ type Config struct {
 }
 
 const (
-	DefaultRowLimit = 64 << 10 // measured: BenchmarkRowLimit, docs/benchmarks.md
+	DefaultRowLimit = 32 << 10 // measured: BenchmarkRowLimit, docs/benchmarks.md
 	DefaultReserve  = 64 << 20
 )
 
@@ -83,12 +83,27 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, Fault("store.Open", err)
 	}
 	s := &Store{c: c, disk: newDisk(c.Dir, c.Reserve)}
-	if err := s.openDatabases(ctx); err != nil {
+	err := s.openDatabases(ctx)
+	if err == nil {
+		err = s.syncNames()
+	}
+	if err != nil {
 		s.Close()
 		return nil, err
 	}
+	// The folders just made need durable names, or all in them is lost.
+	for _, dir := range []string{c.Dir, filepath.Dir(c.Dir)} {
+		if err := syncDir(dir); err != nil {
+			s.Close()
+			return nil, Fault("store.Open", err)
+		}
+	}
 	s.reasons = &reasons{control: s.Control, now: c.Now, told: map[string]time.Time{}}
 	s.Bodies = newBodies(c, s.Road)
+	if err := s.Bodies.files.spares.adopt(); err != nil {
+		s.Close()
+		return nil, Fault("store.Open", err)
+	}
 	return s, nil
 }
 
@@ -137,6 +152,25 @@ func openDB(ctx context.Context, s *Store, name string, cacheKB int) (*DB, error
 	}
 	db.commits = newCommitter(db, s.c.Log, workers)
 	return db, nil
+}
+
+// syncNames makes the names of the folders durable, and those of the files of
+// SQLite in them: a synced file that no name leads to is lost too.
+func (s *Store) syncNames() error {
+	dir, err := filepath.Abs(s.c.Dir)
+	if err != nil {
+		return Fault("store.Open", err)
+	}
+	names := []string{dir, filepath.Dir(dir)}
+	if s.c.dialect() == onSQLite {
+		names = append(names, filepath.Join(dir, "db"))
+	}
+	for _, name := range names {
+		if err := syncDir(name); err != nil {
+			return Fault("store.Open", err)
+		}
+	}
+	return nil
 }
 
 func (s *Store) databases() []*DB {

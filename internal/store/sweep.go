@@ -24,7 +24,7 @@ func (b *Bodies) Sweep(ctx context.Context) (int, error) {
 		if age < sweepAge {
 			return ctx.Err()
 		}
-		named, err := b.named(ctx, tenant, id)
+		named, err := b.known(ctx, tenant, id)
 		if err != nil || named {
 			return err
 		}
@@ -32,7 +32,7 @@ func (b *Bodies) Sweep(ctx context.Context) (int, error) {
 			now[path] = true
 			return nil
 		}
-		b.unlink(path)
+		b.unlink(path, maxSpare+1)
 		gone++
 		return nil
 	})

@@ -29,15 +29,17 @@ const (
 
 // tree is the directory of bodies: <tenant>/<time>/<id>.
 type tree struct {
-	root string
-	sync dirSync
+	root   string
+	sync   dirSync
+	spares spares
 
 	mu    sync.Mutex
 	known map[string]bool // directories that are durable
 }
 
 func newTree(dir string) *tree {
-	return &tree{root: filepath.Join(dir, "bodies"), known: map[string]bool{}}
+	root := filepath.Join(dir, "bodies")
+	return &tree{root: root, known: map[string]bool{}, spares: spares{dir: filepath.Join(root, spareFolder)}}
 }
 
 // path is where a tenant's file is.
@@ -68,8 +70,12 @@ func directoryName(tenant string) string {
 // tenantOf reads a directory's name back.
 func tenantOf(name string) (string, error) { return url.PathUnescape(name) }
 
-// create opens a new file for a body whose tenants are not known yet.
+// create opens a new file, or one to be written over, for a body whose tenants
+// are not known yet.
 func (t *tree) create(id string) (*os.File, error) {
+	if f := t.spares.take(); f != nil {
+		return f, nil
+	}
 	name := filepath.Join(t.root, incoming, id)
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -85,6 +91,9 @@ func (t *tree) create(id string) (*os.File, error) {
 // carries them, and that of the directory has little left to do.
 func (t *tree) settle(f *os.File, refs []BodyRef) error {
 	first := f.Name()
+	if err := cut(f, refs[0].Size); err != nil {
+		return Fault("store.Finish", err)
+	}
 	dirs := map[string]bool{}
 	for i, ref := range refs {
 		path, err := t.path(ref.Tenant, ref.ID)
@@ -108,6 +117,15 @@ func (t *tree) settle(f *os.File, refs []BodyRef) error {
 		}
 	}
 	return nil
+}
+
+// cut removes what a file that was written over had beyond its new end.
+func cut(f *os.File, size int64) error {
+	info, err := f.Stat()
+	if err != nil || info.Size() == size {
+		return err
+	}
+	return f.Truncate(size)
 }
 
 // place moves (or links) a file to its name. A directory that was swept away

@@ -178,16 +178,12 @@ func scanRefs(rows *sql.Rows) ([]BodyRef, error) {
 // body reads one body through its checksum. One that went away meanwhile,
 // with its row, is none to complain of.
 func (v *verifier) body(ctx context.Context, ref BodyRef) error {
-	r, err := v.s.Bodies.Open(ctx, ref)
-	if err == nil {
-		_, err = io.Copy(io.Discard, r)
-		r.Close()
-	}
+	err := v.s.Bodies.check(ctx, ref)
 	if err == nil {
 		return nil
 	}
 	if fault.Is(err, fault.Missing) {
-		if there, e := v.s.Bodies.named(ctx, ref.Tenant, ref.ID); e != nil || !there {
+		if there, e := v.s.Bodies.known(ctx, ref.Tenant, ref.ID); e != nil || !there {
 			return e
 		}
 	}
@@ -198,6 +194,21 @@ func (v *verifier) body(ctx context.Context, ref BodyRef) error {
 	return nil
 }
 
+// check reads a body from the disk, whatever is in memory.
+func (b *Bodies) check(ctx context.Context, ref BodyRef) error {
+	if !ref.File {
+		_, err := b.readRow(ctx, ref)
+		return err
+	}
+	r, err := b.Open(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(io.Discard, r)
+	return err
+}
+
 // orphans lists files without a row.
 func (v *verifier) orphans(ctx context.Context) error {
 	b := v.s.Bodies
@@ -205,7 +216,7 @@ func (v *verifier) orphans(ctx context.Context) error {
 		if age < settling || (tenant == "" && age < sweepAge) {
 			return nil
 		}
-		named, err := b.named(ctx, tenant, id)
+		named, err := b.known(ctx, tenant, id)
 		if err != nil || named {
 			return err
 		}
@@ -221,6 +232,9 @@ func (b *Bodies) walk(visit func(path, tenant, id string, age time.Duration) err
 	return filepath.WalkDir(b.files.root, func(path string, d fs.DirEntry, err error) error {
 		if os.IsNotExist(err) {
 			return nil
+		}
+		if err == nil && d.IsDir() && d.Name() == spareFolder {
+			return fs.SkipDir
 		}
 		if err != nil || !d.Type().IsRegular() {
 			return err
@@ -247,14 +261,14 @@ func (b *Bodies) walk(visit func(path, tenant, id string, age time.Duration) err
 	})
 }
 
-// named is true when a row names a tenant's file.
-func (b *Bodies) named(ctx context.Context, tenant, id string) (bool, error) {
+// known is true when there is a row for a tenant's body.
+func (b *Bodies) known(ctx context.Context, tenant, id string) (bool, error) {
 	if tenant == "" {
 		return false, nil
 	}
 	var n int
-	err := b.road.For(tenant).QueryRow(ctx, countFile, id).Scan(&n)
-	return n > 0, Fault("store.named", err)
+	err := b.road.For(tenant).QueryRow(ctx, countBody, id).Scan(&n)
+	return n > 0, Fault("store.known", err)
 }
 
 // column reads a query's first column, as text.

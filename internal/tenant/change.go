@@ -168,7 +168,7 @@ func checkDomain(op string, d *Domain) error {
 	d.Name = name
 	switch d.Recipients {
 	case "":
-		d.Recipients = RecipientsProbe
+		d.Recipients = RecipientsNone
 	case RecipientsList, RecipientsProbe, RecipientsNone:
 	default:
 		return fault.New(fault.Invalid, op, fmt.Sprintf("recipients cannot be %q", d.Recipients)).

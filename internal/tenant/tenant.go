@@ -39,7 +39,7 @@ const (
 type Domain struct {
 	Name       string    `json:"name"` // A-labels
 	Tenant     string    `json:"tenant"`
-	Recipients string    `json:"recipients"` // "list", "probe" (the default) or "none"
+	Recipients string    `json:"recipients"` // "list", "probe" or "none" (the default)
 	PlusTags   bool      `json:"plus_tags"`  // user+tag is user, for the recipient check
 	CreatedAt  time.Time `json:"created_at"`
 }

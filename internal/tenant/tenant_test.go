@@ -99,7 +99,7 @@ func TestTenants(t *testing.T) {
 			if !ok || acme.Settings.TraceDays != 7 || acme.Region != "us" || !acme.CreatedAt.Equal(c.now()) {
 				t.Errorf("%s: acme is %+v", name, acme)
 			}
-			if d, ok := r.Domain("acme.test"); !ok || d.Tenant != "acme" || d.Recipients != "probe" || d.PlusTags {
+			if d, ok := r.Domain("acme.test"); !ok || d.Tenant != "acme" || d.Recipients != "none" || d.PlusTags {
 				t.Errorf("%s: acme.test is %+v", name, d)
 			}
 			if d, ok := r.Domain("xn--bcher-kva.example"); !ok || d.Recipients != "list" || !d.PlusTags {

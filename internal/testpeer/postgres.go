@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -29,6 +31,7 @@ type Postgres struct {
 	server string              // path of the program postgres
 	args   []string
 	cmd    *exec.Cmd
+	under  []string     // a program that runs it, as strace
 	made   atomic.Int64 // databases
 	reaper *os.File     // its end ends the server
 }
@@ -130,7 +133,7 @@ func (p *Postgres) Start(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	p.cmd = p.command(p.server, p.args...)
+	p.cmd = p.launch()
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if err := p.cmd.Start(); err != nil {
 		return err
@@ -149,13 +152,78 @@ func (p *Postgres) Start(ctx context.Context) error {
 	return fmt.Errorf("PostgreSQL did not start:\n%s", text)
 }
 
+// launch is the server's command. A program that runs it, as Under said, keeps
+// the test's own rights: it writes where the test can.
+func (p *Postgres) launch() *exec.Cmd {
+	if len(p.under) == 0 {
+		return p.command(p.server, p.args...)
+	}
+	words := append([]string{}, p.under...)
+	if p.owner != nil {
+		words = append(words, "setpriv", fmt.Sprint("--reuid=", p.owner.Uid), fmt.Sprint("--regid=", p.owner.Gid), "--clear-groups")
+	}
+	words = append(append(words, p.server), p.args...)
+	cmd := p.command(words[0], words[1:]...)
+	cmd.SysProcAttr = nil
+	return cmd
+}
+
+// Under names a program with arguments that runs the server from its next
+// Start on, as strace; none ends that.
+func (p *Postgres) Under(program ...string) { p.under = program }
+
+// Data is the server's directory.
+func (p *Postgres) Data() string { return p.dir }
+
+// Refill replaces the directory of a stopped server by what fill puts there.
+func (p *Postgres) Refill(t testing.TB, fill func(dir string) error) {
+	t.Helper()
+	if err := os.RemoveAll(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := fill(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	// Process ids begin anew with a machine that was without power.
+	os.Remove(filepath.Join(p.dir, "postmaster.pid"))
+	err := filepath.WalkDir(p.dir, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = os.Chmod(name, 0o700)
+		}
+		if err == nil && p.owner != nil {
+			err = os.Chown(name, int(p.owner.Uid), int(p.owner.Gid))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Stop ends the server: SIGINT for a fast shutdown, SIGQUIT for one like a
 // crash.
 func (p *Postgres) Stop(sig syscall.Signal) error {
-	if err := p.cmd.Process.Signal(sig); err != nil {
+	pid, err := p.pid()
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, sig); err != nil {
 		return err
 	}
 	return p.cmd.Wait()
+}
+
+// pid is the server's own, which is not that of a program that runs it.
+func (p *Postgres) pid() (int, error) {
+	if len(p.under) == 0 {
+		return p.cmd.Process.Pid, nil
+	}
+	text, err := os.ReadFile(filepath.Join(p.dir, "postmaster.pid"))
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	return strconv.Atoi(first)
 }
 
 // URL is the address of a database of this server.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -149,9 +150,9 @@ func (c *Client) unreachable(err error) error {
 // List reads every page of a listing and calls each with every item; at most
 // limit items when limit is positive.
 func (c *Client) List(ctx context.Context, path string, query url.Values, limit int, each func(json.RawMessage) error) error {
-	q := url.Values{}
-	for k, v := range query {
-		q[k] = v
+	q := maps.Clone(query)
+	if q == nil {
+		q = url.Values{}
 	}
 	for left := limit; ; {
 		size := pageSize
@@ -159,30 +160,36 @@ func (c *Client) List(ctx context.Context, path string, query url.Values, limit 
 			size = min(size, left)
 		}
 		q.Set("limit", strconv.Itoa(size))
-		var page struct {
-			Items []json.RawMessage `json:"items"`
-			Next  string            `json:"next"`
-		}
-		if err := c.Do(ctx, http.MethodGet, path, q, nil, &page); err != nil {
+		n, next, err := c.page(ctx, path, q, size, each)
+		left -= n
+		switch {
+		case err != nil:
 			return err
-		}
-		if limit > 0 && len(page.Items) > left {
-			page.Items = page.Items[:left]
-		}
-		for _, item := range page.Items {
-			if err := each(item); err != nil {
-				return err
-			}
-		}
-		left -= len(page.Items)
-		if page.Next == "" || limit > 0 && left <= 0 {
+		case next == "" || limit > 0 && left <= 0:
 			return nil
-		}
-		if page.Next == q.Get("after") {
+		case next == q.Get("after"):
 			return fault.New(fault.Internal, "client.List", "the listing does not advance")
 		}
-		q.Set("after", page.Next)
+		q.Set("after", next)
 	}
+}
+
+// page reads one page, of which each gets at most size items.
+func (c *Client) page(ctx context.Context, path string, q url.Values, size int, each func(json.RawMessage) error) (n int, next string, err error) {
+	var page struct {
+		Items []json.RawMessage `json:"items"`
+		Next  string            `json:"next"`
+	}
+	if err := c.Do(ctx, http.MethodGet, path, q, nil, &page); err != nil {
+		return 0, "", err
+	}
+	for _, item := range page.Items[:min(size, len(page.Items))] {
+		if err := each(item); err != nil {
+			return n, "", err
+		}
+		n++
+	}
+	return n, page.Next, nil
 }
 
 // Stream copies a GET's or POST's raw body, for backups. It has no deadline
