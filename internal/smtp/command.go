@@ -35,7 +35,10 @@ func (c *dialog) readCommand() (command, error) {
 		return command{}, errWoken
 	}
 	for {
-		line, err := c.readLine(maxCommand)
+		line, err := c.readLine(maxAuth)
+		if err == nil && len(line) > maxCommand && !isAuth(line) {
+			err = errLineLong
+		}
 		switch err {
 		case nil:
 			return c.take(line)
@@ -120,6 +123,11 @@ func knownVerb(up []byte) string {
 		return "STARTTLS"
 	}
 	return ""
+}
+
+// isAuth reports the command that may be longer than others (RFC 4954 4).
+func isAuth(line []byte) bool {
+	return bytes.EqualFold(line[:4], []byte("AUTH"))
 }
 
 // isHTTP reports the first line of an HTTP request.
