@@ -265,10 +265,7 @@ func (m *mover) apply(ctx context.Context, batch []handed) error {
 // batches, which have left the road, but for those that were found at the
 // start and have not been met yet.
 func (m *mover) record(ctx context.Context, batch []handed, seqs []int64) error {
-	rows, err := join(batch)
-	if err != nil {
-		return err
-	}
+	rows := join(batch)
 	for s := range m.moved {
 		seqs = append(seqs, s)
 	}

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -455,23 +456,76 @@ func TestRun(t *testing.T) {
 // FuzzDecode: what lies on the road is ours, but a broken row must be an
 // error and not the end of the mover.
 func FuzzDecode(f *testing.F) {
-	x, err := Encode(accepted("acme", 1))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(x.payload)
+	f.Add(Encode(accepted("acme", 1)).payload)
 	f.Add(`{"c":[1]}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		e, err := decode("acme", "m", text)
 		if err != nil {
 			return
 		}
-		again, err := Encode(e)
+		again, err := decode("acme", "m", Encode(e).payload)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := decode("acme", "m", again.payload); err != nil {
-			t.Fatal(err)
+		for i := range e.Steps { // RFC 3339 as it is written has no zone but UTC
+			e.Steps[i].Time = e.Steps[i].Time.UTC()
+		}
+		if e.Message != nil {
+			e.Message.ReceivedAt = e.Message.ReceivedAt.UTC()
+		}
+		if a, b := plain(t, e), plain(t, again); a != b {
+			t.Errorf("%s became %s", a, b)
 		}
 	})
+}
+
+func plain(t *testing.T, e Event) string {
+	t.Helper()
+	if e.Message != nil && e.Message.To == nil {
+		e.Message.To = []string{}
+	}
+	text, err := json.Marshal(e)
+	if err != nil {
+		t.Skip(err) // a year above 9999, which no clock of ours shows
+	}
+	return strings.NewReplacer(`"Steps":null`, `"Steps":[]`, `\ufffd`, "\ufffd").Replace(string(text))
+}
+
+// TestEncode holds what is appended by hand against encoding/json.
+func TestEncode(t *testing.T) {
+	words, code := "a \"quoted\" \\ line\r\n\t\x01 é \xff 漢 \u2028 <&>", 250
+	s := Step{Time: start().Add(123456 * time.Microsecond), Step: "delivered", Recipient: &words, Code: &code, Enhanced: &words,
+		Text: &words, TLS: &TLS{Version: "TLS 1.3", Cipher: "x", Verified: true, Client: words}}
+	m := Message{ID: "i", MessageID: words, To: []string{words, ""}, Size: 5, ReceivedAt: start(), State: "queued"}
+	for _, e := range []Event{
+		{Tenant: "a", ID: "m"},
+		{Tenant: "a", ID: "m", Change: Counts{1, -2, 3, -4, 5}, Steps: []Step{s}},
+		{Tenant: "a", ID: "m", Message: &m, Steps: []Step{s, {}, s}},
+	} {
+		x := Encode(e)
+		got, err := decode("a", "m", x.payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := e
+		if want.Message != nil {
+			c := *want.Message
+			want.Message = &c
+		}
+		if a, b := plain(t, want), plain(t, got); a != b {
+			t.Errorf("%s\nbecame\n%s", a, b)
+		}
+		steps, err := parseSteps(x.Event.steps)
+		if err != nil || len(steps) != len(e.Steps) {
+			t.Errorf("%d steps: %v", len(steps), err)
+		}
+	}
+}
+
+func BenchmarkEncode(b *testing.B) {
+	e := accepted("acme", 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		Encode(e)
+	}
 }
