@@ -68,14 +68,15 @@ func TestBadDestinations(t *testing.T) {
 	type bad struct{ stage, do, domain string }
 	var all []bad
 	for _, stage := range testpeer.RogueStages() {
-		for _, do := range []string{testpeer.Hang, testpeer.Endless, testpeer.Hangup} {
-			b := bad{stage, do, fmt.Sprintf("%s-%s.test", stage, do)}
+		// Twice those that hang: together they could take every slot there is.
+		for i, do := range []string{testpeer.Hang, testpeer.Hang, testpeer.Endless, testpeer.Hangup} {
+			b := bad{stage, do, fmt.Sprintf("%s-%s%d.test", stage, do, i)}
 			rogue := testpeer.StartRogue(t, testpeer.Fault{Stage: stage, Do: do})
 			p.tenant(strings.TrimSuffix(b.domain, ".test"), "us", b.domain, rogue.Addr)
 			all = append(all, b)
 		}
 	}
-	const each = 10
+	const each = 25
 	for _, b := range all {
 		testpeer.RunSource(t, p.smtp, testpeer.Load{Senders: 2, Messages: each, Size: 10240, From: "a@outside.test", To: "b@" + b.domain})
 	}
