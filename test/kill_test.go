@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -35,9 +37,11 @@ type foreignSink struct {
 	bad   []string // messages whose content is not what load sent
 }
 
-func startForeignSink(t testing.TB) *foreignSink {
+func startForeignSink(t testing.TB) *foreignSink { return startForeignSinkAt(t, "127.0.0.1:0") }
+
+func startForeignSinkAt(t testing.TB, addr string) *foreignSink {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,6 +49,7 @@ func startForeignSink(t testing.TB) *foreignSink {
 	server := gosmtp.NewServer(s)
 	server.Domain = "sink.test"
 	server.MaxMessageBytes = 64 << 20
+	server.ErrorLog = log.New(io.Discard, "", 0) // killed gateways are what these tests are about
 	go server.Serve(ln)
 	t.Cleanup(func() { server.Close() })
 	return s
@@ -217,6 +222,13 @@ func refusalOf(res smtp.Result) (mail.Reply, bool) {
 		}
 	}
 	return mail.Reply{}, false
+}
+
+// replies are how often each code was the answer.
+func (l *load) replies() map[int]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.codes)
 }
 
 func (l *load) numbers() []string {

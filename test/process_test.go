@@ -134,6 +134,19 @@ func (p *process) appendSettings(text string) {
 	}
 }
 
+// setTop puts settings before all tables.
+func (p *process) setTop(text string) {
+	p.t.Helper()
+	name := filepath.Join(p.dir, "sallyport.toml")
+	old, err := os.ReadFile(name)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(name, append([]byte(text), old...), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 // cli runs a verb on this gateway's folder.
 func (p *process) cli(args ...string) (stdout, stderr string, code int) {
 	p.t.Helper()

@@ -178,7 +178,7 @@ func (c *dialog) awaitLine() error {
 
 // commandPatience is how long to wait for a command.
 func (c *dialog) commandPatience() time.Duration {
-	if c.first && c.rules.FirstCommandTimeout > 0 && c.door.crowded() {
+	if c.first && c.door.crowded() {
 		return c.rules.FirstCommandTimeout
 	}
 	return c.rules.CommandTimeout

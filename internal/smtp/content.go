@@ -150,10 +150,6 @@ func (b *content) advance() error {
 		switch {
 		case b.c == nil:
 			return io.ErrClosedPipe
-		case b.lost == io.EOF:
-			// Content has one end only: a peer that goes away before it has
-			// sent no message, and a session must not take the rest for one.
-			return io.ErrUnexpectedEOF
 		case b.lost != nil:
 			return b.lost
 		case b.err != nil:
