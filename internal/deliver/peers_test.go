@@ -14,6 +14,7 @@ import (
 	foreign "github.com/emersion/go-smtp"
 
 	"github.com/sallyport-mail/sallyport/internal/connection"
+	"github.com/sallyport-mail/sallyport/internal/keeper/client"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
 
@@ -111,6 +112,28 @@ func TestDovecotIsNextHop(t *testing.T) {
 	}
 	if said := d.IMAP(t, ca, "free@dove.b.test", "SELECT INBOX"); !strings.Contains(said, "* 1 EXISTS") {
 		t.Errorf("IMAP says %s", said)
+	}
+}
+
+// Dovecot's submission service as a smart host: AUTH over verified TLS.
+func TestDovecotSubmissionIsNextHop(t *testing.T) {
+	sink := testpeer.StartSink(t, testpeer.SinkRules{})
+	ca := testpeer.NewCA(t, "test CA")
+	d := testpeer.StartDovecot(t, testpeer.DovecotConfig{Cert: ca.Issue(t, nil, "mail.b.test", "127.0.0.1"), Relay: sink.Addr})
+	h := newHouse(t)
+	host := connection.Connection{TLS: connection.TLSVerified, Host: "mail.b.test", CA: string(ca.PEM), Auth: "plain", User: "u@b.test"}
+	h.connect(t, "smart", d.Submission, host)
+	h.connect(t, "wrong", d.Submission, host)
+	must(t, h.custody.SetCredential(t.Context(), "smart", "mailbox", client.Credential{User: "u@b.test", Password: testpeer.DovecotPassword}))
+	must(t, h.custody.SetCredential(t.Context(), "wrong", "mailbox", client.Credential{User: "u@b.test", Password: "guessed"}))
+	if s := h.settled(t, "smart", h.put(t, "smart", "authenticated", 1000, "x"), "delivered"); s.TLS == nil || !s.TLS.Verified {
+		t.Errorf("TLS in the trace: %+v", s.TLS)
+	}
+	if m := sink.Wait(t, 1, 10*time.Second)[0]; !strings.Contains(string(m.Data), "Subject: authenticated") {
+		t.Errorf("the smart host relayed %.200q", m.Data)
+	}
+	if s := h.settled(t, "wrong", h.put(t, "wrong", "refused", 1000, "x"), "attempt", "deferred"); s.Code == nil || *s.Code != 535 {
+		t.Errorf("a wrong password: %+v %s", s, deref(s.Text))
 	}
 }
 
