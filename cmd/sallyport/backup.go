@@ -2,7 +2,7 @@ package main
 
 import (
 	"os"
-	"path/filepath"
+	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/store"
@@ -34,43 +34,29 @@ func (c *backupCmd) Run(e *env) error {
 		os.Remove(c.File)
 		return err
 	}
-	return e.done("backup written to "+c.File+"\nIt holds mail and hashes of passwords, no settings, keys or tokens: keep "+
-		configName+", "+operatorFiles+" with it.", map[string]any{"file": c.File, "bytes": size})
+	return e.done("backup written to "+c.File+"\nIt holds mail, settings and the operator's token: keep it as safe as the gateway's folder.\n"+
+		"It does not hold "+operatorFiles+": keep copies of those too.", map[string]any{"file": c.File, "bytes": size})
 }
 
-// operatorFiles are what a backup of the store does not hold.
-const operatorFiles = tokenName + ", tls/, identities/ and secrets/"
+// operatorFiles are what a backup does not hold: keys and passwords.
+const operatorFiles = "tls/, identities/ and secrets/"
 
 type restoreCmd struct {
 	File  string `arg:"" type:"existingfile"`
 	Store string `help:"Another store than the folder's settings name." placeholder:"URL"`
 }
 
-// Run fills the store of a folder that has settings but no store yet, or of a
-// folder that is empty: then settings, token and certificates are to be copied
-// beside it.
+// Run fills an empty folder, which then can be served. Certificates that were
+// not copied beside it are made anew, self-signed, by serve.
 func (c *restoreCmd) Run(e *env) error {
 	dir := e.flags.Data
-	url := c.Store
-	if url == "" {
-		if cfg, err := loadConfig(dir); err == nil {
-			url = cfg.Store
-		}
+	if err := emptyDir(dir); err != nil {
+		return err
 	}
-	if _, err := os.Stat(filepath.Join(dir, "db")); err == nil {
-		return fault.New(fault.Conflict, "", dir+" has a store already").WithHint("Name an empty folder with --data.")
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fault.Wrap(fault.Invalid, "restore", err)
-	}
-	unlock, err := lockFolder(dir)
+	err := store.Restore(e.ctx, c.File, store.Config{Dir: dir, URL: c.Store, Log: newLog(e.stderr, "warn"), Now: time.Now})
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	if err := store.Restore(e.ctx, c.File, store.Config{Dir: dir, URL: url, Log: newLog(e.stderr, "warn")}); err != nil {
-		return err
-	}
-	return e.done("restored into "+dir+"\nnext: copy "+configName+", "+operatorFiles+" into it, then sallyport serve --data "+dir,
+	return e.done("restored into "+dir+"\nnext: copy "+operatorFiles+" into it if you have them, then sallyport serve --data "+dir,
 		map[string]any{"restored": true, "data": dir})
 }

@@ -96,6 +96,9 @@ func (g *gateway) openConnections(ctx context.Context) (err error) {
 	if g.custody, err = client.NewFiles(g.dir); err != nil {
 		return err
 	}
+	if err = selfSign(g.custody, g.cfg, time.Now()); err != nil {
+		return err
+	}
 	if g.resolver, err = dns.New(g.cfg.DNS.Servers); err != nil {
 		return err
 	}

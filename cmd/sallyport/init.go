@@ -124,7 +124,15 @@ func writeFolder(dir string, cfg config, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	return selfSign(custody, cfg, now)
+}
+
+// selfSign makes a certificate for each of our host names that has none.
+func selfSign(custody *client.Files, cfg config, now time.Time) error {
 	for _, host := range cfg.hostnames() {
+		if _, err := custody.ServerCertificate(host); !fault.Is(err, fault.Missing) {
+			continue
+		}
 		cert, key, err := client.SelfSigned(host, now, certificateIn)
 		if err != nil {
 			return err

@@ -46,7 +46,7 @@ func (r *rig) all(t testing.TB, path, key string, limit int) (keys []string) {
 func TestPagesCoverAll(t *testing.T) {
 	r := newRig(t)
 	r.tenant("acme")
-	const n = 23
+	const n = 9
 	ctx := t.Context()
 	for i := range n - 1 {
 		_, err := r.tenants.Add(ctx, "system", tenant.Tenant{Name: fmt.Sprintf("t-%d", i), Region: "us"})

@@ -150,8 +150,6 @@ func (r *rig) tenant(name string) {
 	must(r.t, err)
 	_, err = r.cfg.Directory.Add(ctx, "system", name, mail.Address{Local: "ann", Domain: name + ".test"})
 	must(r.t, err)
-	_, _, err = r.tenants.AddSubmitter(ctx, "system", name, name+"-printer")
-	must(r.t, err)
 }
 
 // put queues a message of a tenant and returns its id and its item's.

@@ -33,6 +33,10 @@ func newWorld(t *testing.T) *world {
 	w.tenant("bolt")
 	w.message, w.item = w.put("acme", queue.Held)
 	w.put("bolt", queue.Held)
+	for _, name := range []string{"acme", "bolt"} {
+		_, _, err := w.tenants.AddSubmitter(t.Context(), "system", name, name+"-printer")
+		must(t, err)
+	}
 	tok, _, err := w.tenants.AddToken(t.Context(), "system", tenant.Token{Role: tenant.Read, Tenant: "acme"})
 	must(t, err)
 	w.token = tok.ID

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -161,6 +162,12 @@ func (w *worker) transact(it *queue.Item) (a queue.Attempt, unsent bool) {
 		return failed
 	})
 	o := judge(result, err, len(to), c.Target.LMTP)
+	switch {
+	case !o.broken:
+		c.place.answered()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.place.silent()
+	}
 	if o.broken {
 		w.drop(c)
 		w.conn = nil

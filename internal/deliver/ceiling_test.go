@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,56 @@ func TestCeiling(t *testing.T) {
 	a.free()
 	if c.take("x") == nil {
 		t.Error("a place that was freed is not given out")
+	}
+}
+
+// places takes all there are.
+func places(c *ceiling, address string) (all []*place) {
+	for p := c.take(address); p != nil; p = c.take(address) {
+		all = append(all, p)
+	}
+	return all
+}
+
+func TestCeilingLearns(t *testing.T) {
+	c := newCeiling(40)
+	all := places(c, "x")
+	if len(all) != firstConnections {
+		t.Fatalf("an unknown host gets %d connections", len(all))
+	}
+	for range 100 {
+		all[0].answered()
+	}
+	if all = append(all, places(c, "x")...); len(all) != 40 {
+		t.Errorf("a host that answers gets %d connections", len(all))
+	}
+	for range 3 {
+		all[0].silent()
+	}
+	for _, p := range all {
+		p.free()
+	}
+	if all = places(c, "x"); len(all) != 5 {
+		t.Errorf("a host that was silent three times gets %d connections", len(all))
+	}
+	for range 10 {
+		all[0].silent()
+	}
+	for _, p := range all {
+		p.free()
+	}
+	if all = places(c, "x"); len(all) != 1 {
+		t.Errorf("a host that is always silent gets %d connections", len(all))
+	}
+}
+
+func TestCeilingIsBounded(t *testing.T) {
+	c := newCeiling(40)
+	for i := range 2 * maxRoutes {
+		c.take(fmt.Sprint(i)).free()
+	}
+	if len(c.hosts) > maxRoutes {
+		t.Errorf("%d hosts are remembered", len(c.hosts))
 	}
 }
 
@@ -44,9 +95,6 @@ func TestCeilingWait(t *testing.T) {
 		c.wait(ctx, "x", time.Hour)
 		if d := time.Since(begun); d != 300*time.Millisecond {
 			t.Errorf("a wait went on after its context, or in spite of room: %v", d)
-		}
-		if len(c.open) != 1 {
-			t.Errorf("hosts without connections are remembered: %v", c.open)
 		}
 	})
 }

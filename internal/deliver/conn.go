@@ -93,6 +93,9 @@ func (d *Deliverer) open(ctx context.Context, w way, destination, message string
 	candidate, shown := watchIdentity(w.Candidate)
 	client, err := d.routes.Dial(ctx, candidate, message)
 	if err != nil {
+		if ctx.Err() == nil {
+			p.silent()
+		}
 		p.free()
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -338,9 +339,35 @@ func TestHostCeiling(t *testing.T) {
 	}
 	d.stop()
 	<-d.done
-	if len(d.ceiling.open) != 0 {
-		t.Errorf("places are still taken after the end: %v", d.ceiling.open)
+	for address, h := range d.ceiling.hosts {
+		if h.open != 0 {
+			t.Errorf("%d places at %s are still taken after the end", h.open, address)
+		}
 	}
+}
+
+// Of a host that says nothing only a few connections wait for an answer, and
+// the slots of the others are given back.
+func TestSilentHostTakesFewSlots(t *testing.T) {
+	rogue := testpeer.StartRogue(t, testpeer.Fault{Stage: testpeer.AtMail, Do: testpeer.Hang})
+	b, q := newBook(), newDesk()
+	b.set("d", rogue.Addr)
+	q.width = 20
+	for i := range 20 {
+		q.add(item(fmt.Sprint(i), "acme", "d"))
+	}
+	d := build(quietConfig(), q, b, fewTenants{})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx, 10*time.Millisecond) }()
+	if !q.await(t.Context(), func() bool { return q.skips >= 20 }) {
+		t.Fatal("no slot was given back")
+	}
+	if n := rogue.Conns(); n > firstConnections {
+		t.Errorf("%d connections wait for a host that is silent", n)
+	}
+	stop()
+	must(t, <-ended)
 }
 
 func TestUnresolved(t *testing.T) {

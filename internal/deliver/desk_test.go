@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/queue"
 	"github.com/sallyport-mail/sallyport/internal/smtp"
+	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -176,10 +177,32 @@ type book struct {
 
 func newBook() *book { return &book{candidates: make(map[string][]connection.Candidate)} }
 
-// quick are timeouts that make a hang a matter of a moment.
-func quick() smtp.Timeouts {
-	const d = 200 * time.Millisecond
-	return smtp.Timeouts{Dial: d, Greeting: d, Hello: d, Mail: d, Rcpt: d, DataInit: d, DataBlock: d, DataDone: d}
+// hasty are timeouts that make a hang at one stage a matter of a moment; the
+// others are ample, for a machine that is busy.
+func hasty(stage string) smtp.Timeouts {
+	const ample, short = 20 * time.Second, 200 * time.Millisecond
+	t := smtp.Timeouts{
+		Dial: ample, Greeting: ample, Hello: ample, Mail: ample, Rcpt: ample,
+		DataInit: ample, DataBlock: ample, DataDone: ample,
+	}
+	if of := map[string]*time.Duration{
+		testpeer.AtGreeting: &t.Greeting, testpeer.AtHello: &t.Hello, testpeer.AtMail: &t.Mail, testpeer.AtRcpt: &t.Rcpt,
+		testpeer.AtData: &t.DataInit, testpeer.AtBody: &t.DataBlock, testpeer.AtDot: &t.DataDone,
+	}[stage]; of != nil {
+		*of = short
+	}
+	return t
+}
+
+// hasten makes all hosts of the book hasty.
+func (b *book) hasten(stage string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, list := range b.candidates {
+		for i := range list {
+			list[i].Target.Timeouts = hasty(stage)
+		}
+	}
 }
 
 // set names the hosts of a destination.
@@ -190,7 +213,7 @@ func (b *book) set(destination string, addresses ...string) {
 	for i, a := range addresses {
 		b.candidates[destination] = append(b.candidates[destination], connection.Candidate{
 			Host: fmt.Sprintf("mx%d.test", i+1), Rule: connection.TLSNone,
-			Target: smtp.Target{Address: a, Timeouts: quick()},
+			Target: smtp.Target{Address: a, Timeouts: hasty("")},
 		})
 	}
 }

@@ -14,6 +14,9 @@
 //     TLS rule, source address, host), and checked before use;
 //   - at most one 250 per connection is unrecorded: the final dot of the next
 //     message is sent only when the last report is durable;
+//   - while a report cannot be written nothing is begun but a probe a second;
+//   - a host that has not answered yet has a few connections at most, so that
+//     silent ones cannot take all slots;
 //   - each attempt is recorded with the remote's words;
 //   - an item that was leased is reported exactly once, whatever happened.
 //

@@ -21,9 +21,6 @@ func TestEndFinishesWhatHasBegun(t *testing.T) {
 	}})
 	b, q := newBook(), newDesk(item("1", "acme", "d"), item("2", "acme", "d"))
 	b.set("d", sink.Addr)
-	for i := range b.candidates["d"] {
-		b.candidates["d"][i].Target.Timeouts.DataDone = time.Minute
-	}
 	q.width = 1
 	d := run(t, q, b, nil)
 	<-inDot
@@ -54,10 +51,6 @@ func TestEndOfGrace(t *testing.T) {
 		rogue := testpeer.StartRogue(t, testpeer.Fault{Stage: c.stage, Do: testpeer.Hang})
 		b, q := newBook(), newDesk(item("1", "acme", "d"))
 		b.set("d", rogue.Addr)
-		for i := range b.candidates["d"] {
-			timeouts := &b.candidates["d"][i].Target.Timeouts
-			timeouts.DataDone, timeouts.Rcpt = time.Minute, time.Minute
-		}
 		d := build(quietConfig(), q, b, fewTenants{})
 		ctx, stop := context.WithCancel(context.Background())
 		done := make(chan error, 1)

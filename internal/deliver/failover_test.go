@@ -41,6 +41,7 @@ func TestFailOver(t *testing.T) {
 			sink := testpeer.StartSink(t, testpeer.SinkRules{})
 			b, q := newBook(), newDesk(item("1", "acme", "d"))
 			b.set("d", first, sink.Addr)
+			b.hasten(c.fault.Stage)
 			q.width = 1
 			d := run(t, q, b, func(c *Config) { c.PerConnection = 1 })
 			o := q.wait(t, 1)[0]
@@ -100,6 +101,7 @@ func TestReusedConnectionEndsIsNoFailure(t *testing.T) {
 			rogue := testpeer.StartRogue(t, fault)
 			b, q := newBook(), newDesk()
 			b.set("d", rogue.Addr)
+			b.hasten(fault.Stage)
 			q.width = 1
 			for i := range 4 {
 				q.add(item(fmt.Sprint(i), "acme", "d"))

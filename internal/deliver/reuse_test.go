@@ -49,7 +49,7 @@ func TestTenantsNeverShareAConnection(t *testing.T) {
 // Every part of what makes a connection the same matters.
 func TestSameness(t *testing.T) {
 	ca := testpeer.NewCA(t, "test CA")
-	one, two := ca.Issue(t, nil, "one.test"), ca.Issue(t, nil, "two.test")
+	first, second := ca.Issue(t, nil, "one.test"), ca.Issue(t, nil, "two.test")
 	pool := x509.NewCertPool()
 	base := func() connection.Candidate {
 		return connection.Candidate{
@@ -58,7 +58,7 @@ func TestSameness(t *testing.T) {
 				Config: &tls.Config{ServerName: "mx.test", RootCAs: pool}},
 		}
 	}
-	if newWay(base()).sameness != newWay(base()).sameness {
+	if one, other := newWay(base()), newWay(base()); one.sameness != other.sameness {
 		t.Fatal("two equal candidates are not the same")
 	}
 	for name, change := range map[string]func(*connection.Candidate){
@@ -74,9 +74,9 @@ func TestSameness(t *testing.T) {
 		"lmtp":       func(c *connection.Candidate) { c.Target.LMTP = true },
 		"trust":      func(c *connection.Candidate) { c.Target.Config.RootCAs = x509.NewCertPool() },
 		"name":       func(c *connection.Candidate) { c.Target.Config.ServerName = "other.test" },
-		"identity":   func(c *connection.Candidate) { c.Target.Config.Certificates = []tls.Certificate{one.TLS} },
+		"identity":   func(c *connection.Candidate) { c.Target.Config.Certificates = []tls.Certificate{first.TLS} },
 		"chosen identity": func(c *connection.Candidate) {
-			c.Target.Config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &one.TLS, nil }
+			c.Target.Config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &first.TLS, nil }
 		},
 	} {
 		c := base()
@@ -86,7 +86,7 @@ func TestSameness(t *testing.T) {
 		}
 	}
 	a, b := base(), base()
-	a.Target.Config.Certificates, b.Target.Config.Certificates = []tls.Certificate{one.TLS}, []tls.Certificate{two.TLS}
+	a.Target.Config.Certificates, b.Target.Config.Certificates = []tls.Certificate{first.TLS}, []tls.Certificate{second.TLS}
 	if newWay(a).sameness == newWay(b).sameness {
 		t.Error("two identities are taken for the same")
 	}

@@ -42,6 +42,7 @@ func TestMisbehaviour(t *testing.T) {
 				rogue := testpeer.StartRogue(t, testpeer.Fault{Stage: stage, Do: do})
 				b, q := newBook(), newDesk(item("1", "acme", "d"))
 				b.set("d", rogue.Addr)
+				b.hasten(stage)
 				if stage == testpeer.AtBody {
 					q.bodies = map[string]func() (io.ReadCloser, error){
 						"1": func() (io.ReadCloser, error) { return &zeros{size: 63 << 18}, nil }, // 16 MiB
@@ -50,7 +51,7 @@ func TestMisbehaviour(t *testing.T) {
 				begun := time.Now()
 				run(t, q, b, nil)
 				o := q.wait(t, 1)[0]
-				if d := time.Since(begun); d > 10*time.Second {
+				if d := time.Since(begun); d > 15*time.Second {
 					t.Errorf("it took %v", d)
 				}
 				if do == testpeer.Reset && o.Stage == "connect" {

@@ -3,6 +3,8 @@ package queue
 import (
 	"bytes"
 	"context"
+	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -101,15 +103,16 @@ func putOne(ctx context.Context, s *store.Store, q *Queue, text []byte) error {
 	if err != nil {
 		return err
 	}
+	id := "<" + strconv.FormatUint(rand.Uint64(), 36) + "@sender.example.org>"
 	peer, words := "sender.example.org[192.0.2.9]", "250 2.0.0 accepted"
 	return q.Put(ctx, []Message{{
-		Summary: trace.Message{Tenant: "acme", MessageID: "<20260301.123456@sender.example.org>", Region: "us", Direction: "inbound",
+		Summary: trace.Message{Tenant: "acme", MessageID: id, Region: "us", Direction: "inbound",
 			From: "someone@sender.example.org", To: []string{"else@acme.test"}, Subject: "An ordinary subject", Size: int64(len(text))},
 		Steps: []trace.Step{{Time: time.Now(), Step: "received", Peer: &peer, Text: &words}},
 		Body:  body, Ref: refs[0],
 		Items: []Item{{
 			Region: "us", Direction: "inbound", Destination: "acme/mailbox", Connection: "mailbox", Domain: "acme.test",
-			From: mail.Address{Local: "someone", Domain: "sender.example.org"}, MessageID: "<20260301.123456@sender.example.org>",
+			From: mail.Address{Local: "someone", Domain: "sender.example.org"}, MessageID: id,
 			Subject: "An ordinary subject", Prefix: bytes.Repeat([]byte("r"), 300),
 			Recipients: []Recipient{{Recipient: mail.Recipient{Address: mail.Address{Local: "else", Domain: "acme.test"}}}},
 		}},

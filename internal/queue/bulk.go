@@ -253,12 +253,7 @@ type move struct {
 
 // change does the act to those of a page that match.
 func (q *Queue) change(ctx context.Context, f Filter, a act, rows []row) (int, error) {
-	now := q.now()
-	moves, err := a.moves(f, rows, now)
-	if err != nil {
-		return 0, err
-	}
-	moves = q.claim(moves)
+	moves := q.claim(a.moves(f, rows, q.now()))
 	total := 0
 	for len(moves) > 0 {
 		n, err := q.commitMoves(ctx, moves)
@@ -272,7 +267,7 @@ func (q *Queue) change(ctx context.Context, f Filter, a act, rows []row) (int, e
 	return total, nil
 }
 
-func (a act) moves(f Filter, rows []row, now time.Time) ([]*move, error) {
+func (a act) moves(f Filter, rows []row, now time.Time) []*move {
 	var list []*move
 	for _, r := range rows {
 		to, ok := next(r.state.state(), a.on)
@@ -284,26 +279,23 @@ func (a act) moves(f Filter, rows []row, now time.Time) ([]*move, error) {
 		if a.change != nil && !a.change(&m.to, now) {
 			continue
 		}
-		if err := m.tell(a, now); err != nil {
-			return nil, err
-		}
+		m.tell(a, now)
 		list = append(list, m)
 	}
-	return list, nil
+	return list
 }
 
 // tell makes the trace event of a move.
-func (m *move) tell(a act, now time.Time) (err error) {
+func (m *move) tell(a act, now time.Time) {
 	after := counts(m.to.state, m.to.rcpts)
 	if m.gone {
 		after = trace.Counts{Dropped: m.from.rcpts}
 	}
-	m.event, err = trace.Encode(trace.Event{
+	m.event = trace.Encode(trace.Event{
 		Tenant: m.from.tenant, ID: m.from.message,
 		Change: minus(after, counts(m.from.state, m.from.rcpts)),
 		Steps:  []trace.Step{{Time: now, Step: a.step, Text: &a.text}},
 	})
-	return err
 }
 
 // claim takes items out of the windows, so that nobody leases them meanwhile.
@@ -423,11 +415,8 @@ func (q *Queue) holdLeased(ctx context.Context, h *hand, reason string) {
 	a := act{on: onHold, step: "held", text: reason}
 	m := &move{hand: h, from: from, to: from}
 	m.to.state, m.to.due, m.to.reason = storedHeld, now.UnixMicro(), reason
-	err := m.tell(a, now)
-	if err == nil {
-		_, err = q.commitMoves(context.WithoutCancel(ctx), []*move{m})
-	}
-	if err != nil {
+	m.tell(a, now)
+	if _, err := q.commitMoves(context.WithoutCancel(ctx), []*move{m}); err != nil {
 		q.log.Warn("a stopped item cannot be held", "item", it.ID, "error", err)
 		q.mu.Lock()
 		h.slot.spent = true

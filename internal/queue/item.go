@@ -2,7 +2,9 @@ package queue
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -145,13 +147,61 @@ type detail struct {
 	LastAt     int64           `json:"a,omitempty"`
 }
 
-func (it *Item) encode() (string, error) {
-	text, err := json.Marshal(detail{
-		Region: it.Region, Direction: it.Direction, Domain: it.Domain, From: it.From, Params: it.Params,
-		Recipients: it.Recipients, Own: it.Own, MessageID: it.MessageID, Subject: it.Subject, Prefix: it.Prefix,
-		Last: it.Last, LastAt: micros(it.LastAt),
-	})
-	return string(text), fault.Wrap(fault.Internal, "queue.encode", err)
+// encode appends by hand what detail reads: every message pays for it.
+func (it *Item) encode() string {
+	b := make([]byte, 0, 256+len(it.Prefix)*4/3+160*len(it.Recipients))
+	b = append(b, `{"r":`...)
+	b = trace.AppendJSON(b, it.Region)
+	b = text(b, `,"d":`, it.Direction)
+	b = text(b, `,"n":`, it.Domain)
+	b = appendAddress(append(b, `,"f":{`...), it.From)
+	b = append(b, `},"p":{"size":`...)
+	b = strconv.AppendInt(b, it.Params.Size, 10)
+	b = text(b, `,"body":`, it.Params.Body)
+	b = text(b, `,"ret":`, it.Params.Ret)
+	b = text(b, `,"envid":`, it.Params.EnvID)
+	b = strconv.AppendBool(append(b, `,"utf8":`...), it.Params.UTF8)
+	b = append(b, `},"t":[`...)
+	for i := range it.Recipients {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = it.Recipients[i].append(b)
+	}
+	b = strconv.AppendBool(append(b, `],"o":`...), it.Own)
+	b = text(b, `,"i":`, it.MessageID)
+	b = text(b, `,"s":`, it.Subject)
+	b = base64.StdEncoding.AppendEncode(append(b, `,"x":"`...), it.Prefix)
+	b = appendReply(append(b, `","l":`...), it.Last)
+	b = strconv.AppendInt(append(b, `,"a":`...), micros(it.LastAt), 10)
+	return string(append(b, '}'))
+}
+
+func text(b []byte, key, value string) []byte {
+	if value == "" {
+		return b
+	}
+	return trace.AppendJSON(append(b, key...), value)
+}
+
+func appendAddress(b []byte, a mail.Address) []byte {
+	b = trace.AppendJSON(append(b, `"local":`...), a.Local)
+	return trace.AppendJSON(append(b, `,"domain":`...), a.Domain)
+}
+
+func (r *Recipient) append(b []byte) []byte {
+	b = appendAddress(append(b, '{'), r.Address)
+	b = text(b, `,"notify":`, r.Notify)
+	b = text(b, `,"orcpt":`, r.ORcpt)
+	b = text(b, `,"state":`, r.State)
+	return append(appendReply(append(b, `,"last":`...), r.Last), '}')
+}
+
+func appendReply(b []byte, r mail.Reply) []byte {
+	b = strconv.AppendInt(append(b, `{"code":`...), int64(r.Code), 10)
+	b = text(b, `,"enhanced":`, r.Enhanced)
+	b = text(b, `,"text":`, r.Text)
+	return append(b, '}')
 }
 
 func (it *Item) decode(text string) error {

@@ -101,7 +101,9 @@ func deeds() []deed {
 				m.Items[0].Own = true
 				return b.put(m)
 			},
-			func(b *bench, _ Message) error { return attempt(b, mail.Reply{Code: 550, Enhanced: "5.1.1", Text: "no"}, "rcpt") }},
+			func(b *bench, _ Message) error {
+				return attempt(b, mail.Reply{Code: 550, Enhanced: "5.1.1", Text: "no"}, "rcpt")
+			}},
 		{"hold", "ready/queued", "held/held", plain,
 			bulk(func(b *bench) (int, error) { return b.q.Hold(b.Context(), "op", Filter{}, "") })},
 		{"drop", "ready/queued", "none/dropped", plain,

@@ -61,19 +61,13 @@ func (q *Queue) stage(ms []Message) (*staged, error) {
 		if err := q.stageItems(s, m, now); err != nil {
 			return nil, err
 		}
-		if err := s.stageEvent(m); err != nil {
-			return nil, err
-		}
+		s.stageEvent(m)
 	}
 	for _, it := range s.items {
 		it.shared = s.shares != nil && s.shares[it.Body] > 1
 	}
 	for _, it := range s.items {
-		text, err := it.encode()
-		if err != nil {
-			return nil, err
-		}
-		s.texts = append(s.texts, text)
+		s.texts = append(s.texts, it.encode())
 	}
 	return s, nil
 }
@@ -134,7 +128,7 @@ func (q *Queue) startState(it *Item, now time.Time) {
 	}
 }
 
-func (s *staged) stageEvent(m *Message) error {
+func (s *staged) stageEvent(m *Message) {
 	var sum trace.Counts
 	for i := range m.Items {
 		c := counts(m.Items[i].State.stored(), m.Items[i].open())
@@ -143,9 +137,9 @@ func (s *staged) stageEvent(m *Message) error {
 		sum.Failed += c.Failed
 	}
 	summary := m.Summary
-	e, err := trace.Encode(trace.Event{Tenant: summary.Tenant, ID: summary.ID, Message: &summary, Change: sum, Steps: m.Steps})
-	s.events = append(s.events, e)
-	return err
+	s.events = append(s.events, trace.Encode(trace.Event{
+		Tenant: summary.Tenant, ID: summary.ID, Message: &summary, Change: sum, Steps: m.Steps,
+	}))
 }
 
 // insert writes everything in a transaction, which may be run twice.

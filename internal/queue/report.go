@@ -96,7 +96,8 @@ func (q *Queue) resolve(ctx context.Context, h *hand, it *Item, a Attempt) (*rec
 	}
 	if v.count(stays) == len(v.effects) {
 		r.event.Event = trace.Event{Tenant: it.Tenant, ID: it.Message, Steps: a.steps("attempt", it, v)}
-		return r, r.encode()
+		r.encode()
+		return r, nil
 	}
 	n := *it
 	n.Recipients = slices.Clone(it.Recipients)
@@ -109,7 +110,8 @@ func (q *Queue) resolve(ctx context.Context, h *hand, it *Item, a Attempt) (*rec
 		return nil, err
 	}
 	r.event.Event.Tenant, r.event.Event.ID, r.event.Event.Steps = it.Tenant, it.Message, steps
-	return r, r.encode()
+	r.encode()
+	return r, nil
 }
 
 // waiting is how many recipients of a leased item wait.
@@ -261,14 +263,11 @@ func (r *record) note(s *staged, steps *[]trace.Step, now time.Time) {
 }
 
 // encode makes what is written ready before the transaction.
-func (r *record) encode() (err error) {
+func (r *record) encode() {
 	if r.item != nil && !r.gone {
-		if r.text, err = r.item.encode(); err != nil {
-			return err
-		}
+		r.text = r.item.encode()
 	}
-	r.event, err = trace.Encode(r.event.Event)
-	return err
+	r.event = trace.Encode(r.event.Event)
 }
 
 // write commits records in one transaction and then settles them in memory.

@@ -159,13 +159,11 @@ func (q *Queue) timely(ctx context.Context, at *row, now time.Time) (*record, er
 	default:
 		err = q.delay(ctx, r, now)
 	}
-	if err == nil {
-		err = r.encode()
-	}
 	if err != nil {
 		q.unhand(h, true)
 		return nil, err
 	}
+	r.encode()
 	return r, nil
 }
 

@@ -35,7 +35,10 @@ func (c *dialog) readCommand() (command, error) {
 		return command{}, errWoken
 	}
 	for {
-		line, err := c.readLine(maxCommand)
+		line, err := c.readLine(maxAuth)
+		if err == nil && len(line) > maxCommand && !isAuth(line) {
+			err = errLineLong
+		}
 		switch err {
 		case nil:
 			return c.take(line)
@@ -122,6 +125,11 @@ func knownVerb(up []byte) string {
 	return ""
 }
 
+// isAuth reports the command that may be longer than others (RFC 4954 4).
+func isAuth(line []byte) bool {
+	return bytes.EqualFold(line[:4], []byte("AUTH"))
+}
+
 // isHTTP reports the first line of an HTTP request.
 func isHTTP(line []byte) bool {
 	word, _, _ := bytes.Cut(line, []byte{' '})
@@ -178,7 +186,7 @@ func (c *dialog) awaitLine() error {
 
 // commandPatience is how long to wait for a command.
 func (c *dialog) commandPatience() time.Duration {
-	if c.first && c.rules.FirstCommandTimeout > 0 && c.door.crowded() {
+	if c.first && c.door.crowded() {
 		return c.rules.FirstCommandTimeout
 	}
 	return c.rules.CommandTimeout

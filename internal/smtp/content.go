@@ -98,14 +98,13 @@ func (c *dialog) afterContent(b *content) {
 
 // violation is the reply to content that breaks a rule of ours or of SMTP.
 func (c *dialog) violation(err error) mail.Reply {
-	switch err {
-	case error(ErrTooLong):
-		return mail.Reply{Code: 552, Enhanced: "5.3.4", Text: "message is bigger than " + strconv.FormatInt(c.rules.MaxSize, 10) + " bytes"}
-	case error(ErrLineLength):
-		return mail.Reply{Code: 500, Enhanced: "5.6.0", Text: "line too long, at most " + strconv.Itoa(c.rules.MaxLine) + " bytes with CR LF"}
-	default:
-		return mail.Reply{Code: 550, Enhanced: "5.6.11", Text: "bare CR or bare LF in the message; lines end with CR LF"}
+	if bad, ok := err.(badLine); ok {
+		return mail.Reply{Code: 550, Enhanced: "5.6.11", Text: string(bad) + " in the message; lines end with CR LF"}
 	}
+	if err == error(ErrLineLength) {
+		return mail.Reply{Code: 500, Enhanced: "5.6.0", Text: "line too long, at most " + strconv.Itoa(c.rules.MaxLine) + " bytes with CR LF"}
+	}
+	return mail.Reply{Code: 552, Enhanced: "5.3.4", Text: "message is bigger than " + strconv.FormatInt(c.rules.MaxSize, 10) + " bytes"}
 }
 
 // Read implements io.Reader.
@@ -150,10 +149,6 @@ func (b *content) advance() error {
 		switch {
 		case b.c == nil:
 			return io.ErrClosedPipe
-		case b.lost == io.EOF:
-			// Content has one end only: a peer that goes away before it has
-			// sent no message, and a session must not take the rest for one.
-			return io.ErrUnexpectedEOF
 		case b.lost != nil:
 			return b.lost
 		case b.err != nil:

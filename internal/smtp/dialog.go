@@ -249,10 +249,10 @@ func (c *dialog) farewell(r mail.Reply) {
 
 // deny is farewell for what the session should count.
 func (c *dialog) deny(verb string, r mail.Reply) {
-	c.farewell(r)
 	if c.session != nil {
 		c.session.Refused(verb, r)
 	}
+	c.farewell(r)
 }
 
 // say adds a reply without an enhanced code.
@@ -292,8 +292,8 @@ func (c *dialog) reply(r mail.Reply) {
 		return
 	}
 	c.negatives++
-	if c.rules.MaxErrors > 0 && c.negatives >= c.rules.MaxErrors {
-		c.closing = true
+	if c.negatives >= c.rules.MaxErrors {
+		c.closing, c.linger = true, true
 		tooMany := mail.Reply{Code: 421, Enhanced: "4.7.0", Text: "too many errors"}
 		c.out = appendReply(c.out, tooMany, true)
 		c.session.Refused("", tooMany)

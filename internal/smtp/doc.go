@@ -12,10 +12,20 @@
 // Invariants:
 //   - only CR LF . CR LF ends DATA; a bare CR or bare LF never starts a
 //     command, in either direction, and the client never sends one;
+//   - content with a bare CR or LF, or with a line that is a lone dot but for
+//     NUL bytes, is refused on the way in and on the way out;
+//   - content has one end only: a connection that breaks before is an error to
+//     whoever reads it, never io.EOF;
 //   - whatever is pipelined behind STARTTLS in clear is thrown away (RFC 3207
-//     4.2, and CVE-2011-0411);
+//     4.2, and CVE-2011-0411), by server and client;
 //   - a BDAT chunk is always consumed, whatever is replied to it;
-//   - memory per session is bounded, however long a line, a reply or a body.
+//   - memory per session is bounded, however long a line, a reply or a body,
+//     and a connection that waits holds no buffer.
+//
+// A connection costs few system calls: replies to a pipelined group are one
+// write, deadlines move at most once a second, content is scanned where the
+// kernel has put it and handed on from there ([Session].Data's reader is an
+// io.WriterTo), and the client writes content and final dot together.
 //
 // Callers: edge (server), connection and deliver (client), demo and the test
 // peers (both).

@@ -20,7 +20,7 @@ type door struct {
 }
 
 func newDoor(s *Server, l net.Listener, rules Listener) *door {
-	return &door{server: s, listener: l, rules: rules}
+	return &door{server: s, listener: l, rules: rules.orDefaults()}
 }
 
 // admit starts a dialog, or refuses it at once when the door is full: that

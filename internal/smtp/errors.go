@@ -18,6 +18,18 @@ var (
 	ErrLineLength = fault.New(fault.Invalid, "smtp.Data", "line too long")
 )
 
+// badLine is ErrBareLine with what it was.
+type badLine string
+
+const (
+	bareLF    badLine = "bare LF"
+	bareCR    badLine = "bare CR"
+	hiddenDot badLine = "a line that is a dot and NUL bytes"
+)
+
+func (b badLine) Error() string { return "smtp.Data: " + string(b) + " in the content" }
+func (b badLine) Unwrap() error { return ErrBareLine }
+
 // How a connection comes to its end, within the room only.
 var (
 	errAborted     = errors.New("transaction abandoned by the client")

@@ -78,7 +78,7 @@ func (s *lineScan) lineAt(p []byte, i int, ends *int, out *piece) int {
 	}
 	// Not a line end: neither a dot behind it nor anything else counts.
 	s.mid = true
-	out.fail(ErrBareLine)
+	out.fail(bareLF)
 	return n
 }
 
@@ -157,8 +157,11 @@ func (e *lineEnds) check(p []byte, ends int) error {
 	if e.cr {
 		want++
 	}
-	if e.nul.scan(p) || bytes.Count(p, []byte{'\r'}) != want {
-		return ErrBareLine
+	if bytes.Count(p, []byte{'\r'}) != want {
+		return bareCR
+	}
+	if e.nul.scan(p) {
+		return hiddenDot
 	}
 	return nil
 }
@@ -166,7 +169,7 @@ func (e *lineEnds) check(p []byte, ends int) error {
 // finish reports a CR that nothing followed.
 func (e *lineEnds) finish() error {
 	if e.cr {
-		return ErrBareLine
+		return bareCR
 	}
 	return nil
 }

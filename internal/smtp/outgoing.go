@@ -42,7 +42,7 @@ func (s *stuffing) parts(dst [][]byte, p []byte) ([][]byte, error) {
 		}
 		i += n
 		if !s.ends.isEnd(p, i-1) {
-			return dst, ErrBareLine
+			return dst, bareLF
 		}
 		good++
 		s.mid = false

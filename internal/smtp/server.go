@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"io"
@@ -90,10 +91,27 @@ type Listener struct {
 	// the oldest one that has said nothing for at least this long. 0: never.
 	EvictSilent time.Duration
 	// FirstCommandTimeout is how long a client may be silent after the
-	// greeting while the listener is more than half full. 0: CommandTimeout.
+	// greeting while the listener is more than half full. 0: 30 seconds.
 	FirstCommandTimeout time.Duration
 	CommandTimeout      time.Duration // RFC 5321 4.5.3.2.7: 5 minutes
-	DataTimeout         time.Duration // between two reads of content
+	DataTimeout         time.Duration // between two reads of content, 0: 3 minutes
 	MinDataRate         int64         // bytes a second, averaged after the first 30 s, below which 421 4.4.2; 0: none
-	TransactionTimeout  time.Duration // the longest a connection may take for one transaction
+	TransactionTimeout  time.Duration // the longest a connection may take for one transaction, 0: no limit
+}
+
+// What a Listener means by zero, where no limit at all would let a peer hold a
+// connection for ever.
+const (
+	defaultCommandTimeout = 5 * time.Minute
+	defaultDataTimeout    = 3 * time.Minute
+	defaultFirstTimeout   = 30 * time.Second
+	defaultMaxErrors      = 100
+)
+
+func (l Listener) orDefaults() Listener {
+	l.CommandTimeout = cmp.Or(l.CommandTimeout, defaultCommandTimeout)
+	l.DataTimeout = cmp.Or(l.DataTimeout, defaultDataTimeout)
+	l.FirstCommandTimeout = cmp.Or(l.FirstCommandTimeout, min(defaultFirstTimeout, l.CommandTimeout))
+	l.MaxErrors = cmp.Or(l.MaxErrors, defaultMaxErrors)
+	return l
 }

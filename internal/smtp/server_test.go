@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"crypto/tls"
+	"encoding/base64"
 	"io"
 	"net"
 	"net/netip"
@@ -341,6 +342,20 @@ func TestLongLines(t *testing.T) {
 	k.hear("250")
 	go func() { _, _ = io.WriteString(k.nc, strings.Repeat("x", 3<<20)) }()
 	k.hear("421 4.5.2")
+}
+
+// TestLongAuth: an initial response may be longer than other commands.
+func TestLongAuth(t *testing.T) {
+	b := &recorder{password: strings.Repeat("p", 6000)}
+	addr, _ := startServer(t, b, Listener{InsecureAuth: true})
+	k := newTalk(t, greeted(t, addr))
+	k.say("EHLO c.test\r\n")
+	k.reply("250")
+	response := base64.StdEncoding.EncodeToString([]byte("\x00user\x00" + b.password))
+	k.say("auth plain " + strings.Repeat("A", maxAuth) + "\r\n")
+	k.hear("500 5.5.2")
+	k.say("AUTH PLAIN " + response + "\r\n")
+	k.hear("235")
 }
 
 // TestTooMuch: content far beyond the limit is not read for ever, by DATA or

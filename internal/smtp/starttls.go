@@ -50,7 +50,7 @@ func (c *dialog) startTLS(arg []byte) {
 // handshake turns the connection into a TLS one.
 func (c *dialog) handshake() error {
 	patience := setupTimeout
-	if first := c.rules.FirstCommandTimeout; first > 0 && first < patience && c.door.crowded() {
+	if first := c.rules.FirstCommandTimeout; first < patience && c.door.crowded() {
 		patience = first
 	}
 	conn := tls.Server(c.unread(), c.rules.TLS)

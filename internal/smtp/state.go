@@ -32,7 +32,7 @@ const (
 const never state = -1
 
 // transitions says what may follow what: transitions[s][e] is the state after
-// e in s, or never. docs show the same table.
+// e in s, or never.
 var transitions = [states][events]state{
 	//            Hello       StartTLS      Auth        Mail       Rcpt       Content     Chunk        Reset         Failed
 	stateGreeted: {stateReady, never, never, never, never, never, never, stateGreeted, never},

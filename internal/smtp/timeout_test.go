@@ -273,3 +273,26 @@ func TestDataLeftUnread(t *testing.T) {
 		})
 	}
 }
+
+// TestWakeIsNotMissed looks at the two moments at which wake and the
+// connection's own goroutine meet.
+func TestWakeIsNotMissed(t *testing.T) {
+	s := &Server{Backend: discard{}}
+	s.start()
+	c := newDoor(s, newPipeListener(), Listener{}).place(&canned{in: [][]byte{[]byte("x")}})
+	c.in.use(c.nc)
+	c.enter(phaseCommands)
+	c.expect(time.Minute)
+	c.wake() // then the goroutine arms its own deadline over wake's
+	if err := c.fill(); err != errWoken {
+		t.Errorf("waits for a command: %v", err)
+	}
+	c.enter(phaseContent) // DATA was read just before
+	if !c.armed.IsZero() {
+		t.Error("content is left with the deadline that wake has set")
+	}
+	if err := c.fill(); err != nil {
+		t.Errorf("content is interrupted: %v", err)
+	}
+	c.door.leave(c)
+}

@@ -79,8 +79,8 @@ func file(t *testing.T, dir, id string) string {
 const (
 	spoilBody store.RoadSQL = `UPDATE body SET sum = sum + 1 WHERE id = $1`
 	loseBody  store.RoadSQL = `DELETE FROM body WHERE id = $1`
-	refTable  store.RoadSQL = `CREATE TABLE item (tenant TEXT, id TEXT, body TEXT)`
-	refRow    store.RoadSQL = `INSERT INTO item (tenant, id, body) VALUES ($1, $2, $3)`
+	refTable  store.RoadSQL = `CREATE TABLE mention (tenant TEXT, id TEXT, body TEXT)`
+	refRow    store.RoadSQL = `INSERT INTO mention (tenant, id, body) VALUES ($1, $2, $3)`
 )
 
 func execute(t *testing.T, s *store.Store, q store.RoadSQL, args ...any) {
@@ -111,7 +111,7 @@ func TestVerify(t *testing.T) {
 		execute(t, s, loseBody, refs[4].ID)
 		found, err := s.Verify(t.Context())
 		must(t, err)
-		want := []string{"road.item " + refs[0].ID, "road.body " + refs[1].ID, "road.body " + refs[2].ID, "road.body " + refs[3].ID}
+		want := []string{"road.mention " + refs[0].ID, "road.body " + refs[1].ID, "road.body " + refs[2].ID, "road.body " + refs[3].ID}
 		for _, p := range found {
 			i := slices.Index(want, p.Where)
 			if i < 0 && strings.HasSuffix(p.Where, refs[4].ID) {

@@ -3,6 +3,7 @@ package trace
 import (
 	"encoding/json"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -24,17 +25,31 @@ type payload struct {
 }
 
 // Encode makes an event ready to be written.
-func Encode(e Event) (Encoded, error) {
+func Encode(e Event) Encoded {
 	c := e.Change
-	text, err := json.Marshal(payload{
-		Message: e.Message,
-		Change:  [5]int{c.Queued, c.Delivered, c.Failed, c.Held, c.Dropped},
-		Steps:   e.Steps,
-	})
-	if err != nil {
-		return Encoded{}, fault.Wrap(fault.Internal, "trace.Encode", err)
+	b := make([]byte, 0, 128+512*len(e.Steps))
+	b = append(b, '{')
+	if e.Message != nil {
+		b = append(b, `"m":`...)
+		b = append(e.Message.append(b), ',')
 	}
-	return Encoded{Event: e, payload: string(text)}, nil
+	b = append(b, `"c":[`...)
+	for i, n := range [...]int{c.Queued, c.Delivered, c.Failed, c.Held, c.Dropped} {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, int64(n), 10)
+	}
+	b = append(b, `],"s":[`...)
+	from := len(b)
+	b = appendSteps(b, e.Steps)
+	text := ""
+	if len(e.Steps) > 0 {
+		text = string(b[from:])
+		b = append(b[:from], b[from+1:]...) // the first step has no comma before it here
+	}
+	e.steps = text
+	return Encoded{Event: e, payload: string(append(b, "]}"...))}
 }
 
 // Write inserts the event in the transaction of what it tells.
@@ -55,11 +70,7 @@ func (x Encoded) Write(tx store.RoadTx) (seq int64, err error) {
 // Write inserts the event in the transaction of what it tells. The events
 // that a commit wrote are then passed to Log.Committed.
 func Write(tx store.RoadTx, e Event) (seq int64, err error) {
-	x, err := Encode(e)
-	if err != nil {
-		return 0, err
-	}
-	return x.Write(tx)
+	return Encode(e).Write(tx)
 }
 
 // newSeq numbers an event by the microsecond and twelve bits of chance: no

@@ -3,6 +3,7 @@ package trace
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ const (
 // next batch then replaces that memory. A mover that comes up after a kill
 // between the two finds the numbers and only deletes.
 type mover struct {
+	log         *slog.Logger
 	road, trace store.RoadDoor
 	turn        chan struct{} // holds the right to move
 	kick, full  chan struct{}
@@ -44,6 +46,7 @@ type handed struct {
 }
 
 func (m *mover) init(c Config) {
+	m.log = c.Log
 	m.road, m.trace = c.Road.Road(), c.Trace.Road()
 	m.turn, m.kick, m.full = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	m.behind, m.recall = true, true
@@ -187,7 +190,9 @@ func (m *mover) read(ctx context.Context) ([]handed, error) {
 		}
 		e, err := decode(tenant, message, text)
 		if err != nil {
-			return nil, err
+			// A damaged row must not stop the others: it counts as moved.
+			m.log.Error("trace: an event cannot be read", "message", message, "error", err)
+			e = Event{Tenant: tenant, ID: message}
 		}
 		batch = append(batch, handed{seq, e})
 		if m.seen != nil {
@@ -260,10 +265,7 @@ func (m *mover) apply(ctx context.Context, batch []handed) error {
 // batches, which have left the road, but for those that were found at the
 // start and have not been met yet.
 func (m *mover) record(ctx context.Context, batch []handed, seqs []int64) error {
-	rows, err := join(batch)
-	if err != nil {
-		return err
-	}
+	rows := join(batch)
 	for s := range m.moved {
 		seqs = append(seqs, s)
 	}

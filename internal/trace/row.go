@@ -1,11 +1,9 @@
 package trace
 
 import (
-	"encoding/json"
 	"strings"
 	"time"
 
-	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
 
@@ -19,7 +17,7 @@ type row struct {
 
 // join makes one row of all the events that a batch has of a message: one that
 // was accepted and delivered in the meantime costs one insert.
-func join(batch []handed) ([]*row, error) {
+func join(batch []handed) []*row {
 	rows := make([]*row, 0, len(batch))
 	by := make(map[string]*row, len(batch))
 	for _, h := range batch {
@@ -30,26 +28,21 @@ func join(batch []handed) ([]*row, error) {
 			by[key] = r
 			rows = append(rows, r)
 		}
-		if err := r.add(h.Event); err != nil {
-			return nil, err
-		}
+		r.add(h.Event)
 	}
-	return rows, nil
+	return rows
 }
 
-func (r *row) add(e Event) error {
+func (r *row) add(e Event) {
 	if e.Message != nil {
 		r.message = e.Message
 	}
 	r.change = r.change.plus(e.Change)
-	for _, s := range e.Steps {
-		text, err := json.Marshal(s)
-		if err != nil {
-			return fault.Wrap(fault.Internal, "trace.move", err)
-		}
-		r.steps = append(append(r.steps, ','), text...)
+	if e.steps == "" {
+		r.steps = appendSteps(r.steps, e.Steps)
+		return
 	}
-	return nil
+	r.steps = append(r.steps, e.steps...)
 }
 
 func (r *row) write(tx store.RoadTx) error {

@@ -58,6 +58,8 @@ type Event struct {
 	Message *Message // the summary, in the first event only
 	Change  Counts   // signed
 	Steps   []Step
+
+	steps string // Steps as Encode has written them
 }
 
 // Config of the log.
