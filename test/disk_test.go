@@ -58,7 +58,7 @@ func TestDiskFull(t *testing.T) {
 		size int
 	}{{"rows", 20_000}, {"files", largeSize}} {
 		t.Run(c.name, func(t *testing.T) {
-			p, mailbox := onSmallDisk(t, 64, 20)
+			p, mailbox := onSmallDisk(t, 128, 48)
 			l := &load{addr: p.smtp, size: c.size}
 			runUntil(t, "452", func() bool { return l.replies()[452] > 20 }, l)
 			onlyReplies(t, l, 250, 452)

@@ -9,11 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/api/client"
 )
 
 // binary builds the gateway once for all stories, without C and without the
@@ -183,6 +186,25 @@ func object[T any](p *process, args ...string) T {
 	return v
 }
 
+// call does one request to the API with the operator's token, which a story
+// with many of them prefers to a process for each.
+func (p *process) call(method, path string, in, out any) error {
+	token, err := os.ReadFile(filepath.Join(p.dir, "operator.token"))
+	if err != nil {
+		return err
+	}
+	c := &client.Client{Base: "http://" + p.api, Token: strings.TrimSpace(string(token))}
+	return c.Do(context.Background(), method, path, nil, in, out)
+}
+
+// mustCall is call for a request that has to succeed.
+func (p *process) mustCall(method, path string, in, out any) {
+	p.t.Helper()
+	if err := p.call(method, path, in, out); err != nil {
+		p.t.Fatalf("%s %s: %v", method, path, err)
+	}
+}
+
 // start runs serve and waits until it takes mail.
 func (p *process) start() {
 	p.t.Helper()
@@ -255,6 +277,23 @@ func (p *process) tenant(name, region, domain, mailbox string) {
 	p.must("tenant", "add", name, "--region", region)
 	p.must("domain", "add", name, domain)
 	p.must("connection", "add", name, "mailbox", "--kind", "smtp", "--host", host, "--port", port, "--tls", "none")
+}
+
+// addTenant is tenant by the API.
+func (p *process) addTenant(name, domain, mailbox string) {
+	p.t.Helper()
+	host, port, err := net.SplitHostPort(mailbox)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.mustCall("POST", "/v1/tenants", map[string]any{"name": name, "region": "us"}, nil)
+	p.mustCall("POST", "/v1/tenants/"+name+"/domains", map[string]any{"name": domain}, nil)
+	p.mustCall("POST", "/v1/tenants/"+name+"/connections", map[string]any{"name": "mailbox", "kind": "smtp",
+		"hosts": []map[string]any{{"host": host, "port": number}}, "tls": "none"}, nil)
 }
 
 // eachProcess runs a story on a gateway over SQLite and one over PostgreSQL.

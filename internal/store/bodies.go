@@ -22,6 +22,7 @@ import (
 // files (file and directory synced). Bodies are written once and never changed.
 type Bodies struct {
 	road  *DB
+	disk  *disk
 	files *tree
 	limit int
 	now   func() time.Time
@@ -45,9 +46,9 @@ type BodyRef struct {
 	File   bool   // a file rather than a row
 }
 
-func newBodies(c Config, road *DB) *Bodies {
+func newBodies(c Config, road *DB, d *disk) *Bodies {
 	return &Bodies{
-		road: road, files: newTree(c.Dir), limit: c.RowLimit, now: c.Now,
+		road: road, disk: d, files: newTree(c.Dir), limit: c.RowLimit, now: c.Now,
 		crc: crc32.MakeTable(crc32.Castagnoli), suspects: map[string]bool{},
 	}
 }

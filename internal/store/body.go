@@ -58,6 +58,10 @@ func (b *Body) Write(p []byte) (int, error) {
 
 // spill writes what does not fit into memory, after what does.
 func (b *Body) spill(p []byte) error {
+	// Not every sender says how much will come, and the reserve is not for it.
+	if err := b.bodies.disk.room(int64(len(p)), false); err != nil {
+		return err
+	}
 	if b.file == nil {
 		f, err := b.bodies.files.create(b.bodies.newID())
 		if err != nil {

@@ -114,3 +114,14 @@ func walState(s *session, mode string) (size, pending int64, err error) {
 	const frame = pageSize + 24 // https://sqlite.org/fileformat2.html, section 4.1
 	return pages * frame, (pages - copied) * frame, err
 }
+
+// freePages is how many bytes of the file are free for new rows.
+func (db *DB) freePages() int64 {
+	ctx, cancel := context.WithTimeout(context.Background(), diskEvery)
+	defer cancel()
+	var pages int64
+	if err := db.read.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&pages); err != nil {
+		db.log.Warn("free pages are not known", "db", db.name, "error", err)
+	}
+	return pages * pageSize
+}

@@ -95,15 +95,11 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		s.Close()
 		return nil, err
 	}
-	// The folders just made need durable names, or all in them is lost.
-	for _, dir := range []string{c.Dir, filepath.Dir(c.Dir)} {
-		if err := syncDir(dir); err != nil {
-			s.Close()
-			return nil, Fault("store.Open", err)
-		}
+	if c.dialect() == onSQLite {
+		s.disk.within = s.Road.freePages
 	}
 	s.reasons = &reasons{control: s.Control, now: c.Now, told: map[string]time.Time{}}
-	s.Bodies = newBodies(c, s.Road)
+	s.Bodies = newBodies(c, s.Road, s.disk)
 	if err := s.Bodies.files.spares.adopt(); err != nil {
 		s.Close()
 		return nil, Fault("store.Open", err)
@@ -199,7 +195,7 @@ func (s *Store) Close() error {
 // Room reports whether there is free space enough to accept a message of size
 // bytes and still keep the reserve; kind later when not. It costs no system
 // call most of the time (a statfs at most every 100 ms).
-func (s *Store) Room(size int64) error { return s.disk.room(size) }
+func (s *Store) Room(size int64) error { return s.disk.room(size, size <= int64(s.c.RowLimit)) }
 
 // Ping answers whether every database can commit right now (readyz).
 func (s *Store) Ping(ctx context.Context) error {
