@@ -138,12 +138,10 @@ func (e *env) listJSON(c *client.Client, path string, query url.Values) error {
 
 // printJSON prints one object, indented.
 func (e *env) printJSON(v any) error {
-	out, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(e.stdout, string(out))
-	return err
+	enc := json.NewEncoder(e.stdout)
+	enc.SetEscapeHTML(false) // addresses and Message-IDs have angle brackets
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }
 
 // fail prints an error as the contract says and returns the exit code.

@@ -159,9 +159,8 @@ func (g *gateway) openEdge(context.Context) error {
 // listen binds every address before anything runs, so that a port in use is
 // said at once.
 func (g *gateway) listen(ctx context.Context) error {
-	var lc net.ListenConfig
 	for _, l := range g.cfg.Listeners {
-		ln, err := lc.Listen(ctx, "tcp", l.Address)
+		ln, err := smtp.Listen(ctx, "tcp", l.Address)
 		if err != nil {
 			return fault.New(fault.Conflict, "", "cannot listen on "+l.Address+": "+err.Error()).
 				WithHint("Stop what uses the port, or change the listener in " + configName + ".")

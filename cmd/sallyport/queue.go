@@ -30,9 +30,9 @@ type itemView struct {
 	Attempts    int        `json:"attempts"`
 	NextAt      *time.Time `json:"next_at"`
 	Last        *struct {
-		Code     int    `json:"code"`
-		Enhanced string `json:"enhanced"`
-		Text     string `json:"text"`
+		Code     *int    `json:"code"`
+		Enhanced *string `json:"enhanced"`
+		Text     string  `json:"text"`
 	} `json:"last"`
 	Reason string `json:"reason"`
 }
@@ -41,7 +41,14 @@ func (i itemView) last() string {
 	if i.Last == nil {
 		return dash(i.Reason)
 	}
-	return strings.Join(strings.Fields(fmt.Sprintf("%d %s %s", i.Last.Code, i.Last.Enhanced, i.Last.Text)), " ")
+	words := []string{i.Last.Text}
+	if i.Last.Enhanced != nil {
+		words = append([]string{*i.Last.Enhanced}, words...)
+	}
+	if i.Last.Code != nil {
+		words = append([]string{fmt.Sprint(*i.Last.Code)}, words...)
+	}
+	return strings.Join(words, " ")
 }
 
 // queueFilter says which items a verb is about.

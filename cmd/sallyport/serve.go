@@ -19,20 +19,24 @@ type serveCmd struct {
 // Run serves until it is told to stop; then sessions in DATA and deliveries
 // under way are finished.
 func (c *serveCmd) Run(e *env) error {
-	cfg, err := loadConfig(e.flags.Data)
+	dir, err := filepath.Abs(e.flags.Data)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, "data", err)
+	}
+	cfg, err := loadConfig(dir)
 	if err != nil {
 		return err
 	}
 	if c.Store != "" {
 		cfg.Store = c.Store
 	}
-	unlock, err := lockFolder(e.flags.Data)
+	unlock, err := lockFolder(dir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	log := newLog(e.stderr, c.LogLevel)
-	g, err := startGateway(e.ctx, e.flags.Data, cfg, log)
+	g, err := startGateway(e.ctx, dir, cfg, log)
 	if err != nil {
 		return err
 	}

@@ -172,6 +172,14 @@ func (s *server) testConnection(ctx context.Context, in *testConnection) (*out[c
 		}
 	}
 	report, err := s.Connections.Test(ctx, c.Tenant, c.Name, rcpt)
+	if err == nil && report.OK {
+		// Mail that waits for it need not wait for the next probe. There may
+		// be none.
+		err = s.Queue.Resume(ctx, string(actor(ctx)), connection.Destination(c.Tenant, c.Name))
+		if fault.Is(err, fault.Missing) {
+			err = nil
+		}
+	}
 	return reply(report), err
 }
 

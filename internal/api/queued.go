@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
-	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/queue"
 )
 
@@ -120,7 +119,7 @@ func inFull(it queue.Item) QueuedInFull {
 			Listed: queue.Listed{
 				ID: it.ID, Message: it.Message, Tenant: it.Tenant, Recipients: each(it.Recipients, recipientAddress),
 				Destination: it.Destination, State: it.State, Attempts: it.Attempts,
-				NextAt: nextAt(it), Last: last(it.Last), ReceivedAt: it.ReceivedAt,
+				NextAt: nextAt(it), Last: queue.LastOf(it.Last), ReceivedAt: it.ReceivedAt,
 			},
 			Reason: or(it.Reason),
 		},
@@ -134,15 +133,7 @@ func inFull(it queue.Item) QueuedInFull {
 func recipientAddress(r queue.Recipient) string { return r.Address.String() }
 
 func shownRecipient(r queue.Recipient) QueuedRecipient {
-	return QueuedRecipient{recipientAddress(r), r.State, last(r.Last)}
-}
-
-// last is a reply, null when there was none.
-func last(r mail.Reply) *queue.Last {
-	if r == (mail.Reply{}) {
-		return nil
-	}
-	return &queue.Last{Code: r.Code, Enhanced: r.Enhanced, Text: r.Text}
+	return QueuedRecipient{recipientAddress(r), r.State, queue.LastOf(r.Last)}
 }
 
 // nextAt is when an item is tried, null when nobody will.

@@ -50,7 +50,7 @@ func check(op string, c Connection) (*entry, error) {
 			return nil, k.err
 		}
 	}
-	k.e.destination = "t:" + c.Tenant + ":" + c.Name
+	k.e.destination = Destination(c.Tenant, c.Name)
 	k.e.makeClaims()
 	return k.e, nil
 }

@@ -196,3 +196,6 @@ func cut(s string) (before, after string, ok bool) { return strings.Cut(s, ":") 
 func isInternet(key string) bool {
 	return slices.ContainsFunc([]string{toMX, toDomain}, func(p string) bool { return strings.HasPrefix(key, p) })
 }
+
+// Destination is the queue's key of a tenant's connection.
+func Destination(tenant, name string) string { return toTenant + tenant + ":" + name }

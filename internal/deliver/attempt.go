@@ -66,8 +66,10 @@ func (w *worker) reuse(r *route) bool {
 func (w *worker) fresh(it *queue.Item, r *route) queue.Attempt {
 	var fs failures
 	ways := w.known.order(r, time.Now())
-	for pass := 0; ; pass++ {
+	var patience time.Time
+	for {
 		a, full, done := w.each(it, r, ways, &fs)
+		now := time.Now()
 		switch {
 		case done:
 			return a
@@ -75,10 +77,12 @@ func (w *worker) fresh(it *queue.Item, r *route) queue.Attempt {
 			return skipped()
 		case len(full) == 0:
 			return fs.attempt()
-		case pass > 0:
+		case patience.IsZero():
+			patience = now.Add(roomPatience)
+		case now.After(patience):
 			return skipped()
 		}
-		w.ceiling.wait(w.ctx, full[0].sameness.address, roomPatience)
+		w.ceiling.wait(w.ctx, full[0].sameness.address, patience.Sub(now))
 		ways = full
 	}
 }

@@ -42,8 +42,12 @@ func (r Reply) Temporary() bool { return r.Code >= 400 && r.Code < 500 }
 // Permanent reports a 5xx reply.
 func (r Reply) Permanent() bool { return r.Code >= 500 && r.Code < 600 }
 
-// String is the reply in one line, for people.
+// String is the reply in one line, for people. A Code of 0 means that no
+// server said it: then it is only the text.
 func (r Reply) String() string {
+	if r.Code == 0 {
+		return r.Text
+	}
 	s := strconv.Itoa(r.Code)
 	if r.Enhanced != "" {
 		s += " " + r.Enhanced

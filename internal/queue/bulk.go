@@ -153,30 +153,65 @@ func (q *Queue) each(ctx context.Context, f Filter, in []stored, meet func([]row
 		}
 		return meet(slices.DeleteFunc(rows, func(r row) bool { return !slices.Contains(in, r.state) }))
 	}
+	// What lanes have is gathered, so that many small ones share a commit.
+	p := &pages{meet: meet}
 	for _, l := range q.lanes(f.Tenant, f.Destination) {
 		for _, s := range in {
-			if err := q.eachOf(ctx, l, s, meet); err != nil {
+			if !q.has(l, s) {
+				continue
+			}
+			if err := q.eachOf(ctx, l, s, p); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	return p.flush()
 }
 
-func (q *Queue) eachOf(ctx context.Context, l [2]string, s stored, meet func([]row) error) error {
+// pages gathers rows until there are enough for a page.
+type pages struct {
+	rows []row
+	meet func([]row) error
+}
+
+func (p *pages) add(rows []row) error {
+	if p.rows = append(p.rows, rows...); len(p.rows) < bulkPage {
+		return nil
+	}
+	return p.flush()
+}
+
+func (p *pages) flush() error {
+	rows := p.rows
+	p.rows = nil
+	if len(rows) == 0 {
+		return nil
+	}
+	return p.meet(rows)
+}
+
+// has reports whether a lane has items in a state, as far as memory knows.
+func (q *Queue) has(at [2]string, s stored) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	d := q.dests[at[1]]
+	return d != nil && d.lanes[at[0]] != nil && d.lanes[at[0]].n[s] > 0
+}
+
+func (q *Queue) eachOf(ctx context.Context, l [2]string, s stored, p *pages) error {
 	for at := (key{due: -1}); ; {
 		rows, err := q.readRows(ctx, laneRows, l[0], l[1], int(s), at.due, at.id, bulkPage)
 		if err != nil {
 			return err
 		}
-		if len(rows) == 0 {
+		if err := p.add(rows); err != nil {
+			return err
+		}
+		if len(rows) < bulkPage {
 			return nil
 		}
 		last := rows[len(rows)-1]
 		at = key{last.due, last.id}
-		if err := meet(rows); err != nil {
-			return err
-		}
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.Later, "queue.each", err)
 		}

@@ -158,9 +158,10 @@ func (d *destination) dismiss() {
 	d.idle = nil
 }
 
-// backoff is the distance of the nth probe.
+// backoff is the distance of the nth probe. A host that is away is soon asked
+// again: it may only have been restarted, and a probe costs one connection.
 func backoff(cause string, n int) time.Duration {
-	first, most := time.Minute, 30*time.Minute
+	first, most := 5*time.Second, 30*time.Minute
 	if cause != causeHost {
 		first = 5 * time.Minute
 	}

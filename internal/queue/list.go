@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/mail"
 )
 
 // Listed is an item as the contract shows it.
@@ -27,11 +28,26 @@ type Listed struct {
 	ReceivedAt  time.Time  `json:"received_at"`
 }
 
-// Last is the last reply to an item.
+// Last is the last reply to an item; what no server said has no code.
 type Last struct {
-	Code     int    `json:"code"`
-	Enhanced string `json:"enhanced"`
-	Text     string `json:"text"`
+	Code     *int    `json:"code"`
+	Enhanced *string `json:"enhanced"`
+	Text     string  `json:"text"`
+}
+
+// LastOf shows a reply; nil when there was none.
+func LastOf(r mail.Reply) *Last {
+	if r.Code == 0 && r.Text == "" {
+		return nil
+	}
+	x := &Last{Text: r.Text}
+	if r.Code != 0 {
+		x.Code = &r.Code
+	}
+	if r.Enhanced != "" {
+		x.Enhanced = &r.Enhanced
+	}
+	return x
 }
 
 const (
@@ -187,15 +203,12 @@ func (q *Queue) listed(it *Item) Listed {
 	q.view(it)
 	x := Listed{
 		ID: it.ID, Message: it.Message, Tenant: it.Tenant, Destination: it.Destination, State: it.State,
-		Attempts: it.Attempts, Reason: it.Reason, ReceivedAt: it.ReceivedAt, Recipients: []string{},
+		Attempts: it.Attempts, Reason: it.Reason, ReceivedAt: it.ReceivedAt, Recipients: []string{}, Last: LastOf(it.Last),
 	}
 	for _, r := range it.Recipients {
 		if r.State == rcptQueued || r.State == rcptFailed {
 			x.Recipients = append(x.Recipients, r.Address.String())
 		}
-	}
-	if it.Last.Code != 0 || it.Last.Text != "" {
-		x.Last = &Last{Code: it.Last.Code, Enhanced: it.Last.Enhanced, Text: it.Last.Text}
 	}
 	if it.State == Ready || it.State == Deferred {
 		x.NextAt = pointer(it.Due)

@@ -11,11 +11,15 @@ import (
 // maxAuthFailures is how many wrong passwords a connection has.
 const maxAuthFailures = 3
 
-var (
-	authMalformed = mail.Reply{Code: 501, Enhanced: "5.5.2", Text: "cannot decode that"}
-	authCancelled = mail.Reply{Code: 501, Enhanced: "5.7.0", Text: "authentication cancelled"}
-	authFailed    = mail.Reply{Code: 535, Enhanced: "5.7.8", Text: "authentication failed"}
-)
+func authMalformed() *mail.Reply {
+	return &mail.Reply{Code: 501, Enhanced: "5.5.2", Text: "cannot decode that"}
+}
+func authCancelled() *mail.Reply {
+	return &mail.Reply{Code: 501, Enhanced: "5.7.0", Text: "authentication cancelled"}
+}
+func authFailed() *mail.Reply {
+	return &mail.Reply{Code: 535, Enhanced: "5.7.8", Text: "authentication failed"}
+}
 
 // offersAuth reports whether AUTH can be used now.
 func (c *dialog) offersAuth() bool {
@@ -36,7 +40,7 @@ func (c *dialog) mayAuth() *mail.Reply {
 	case c.offersAuth():
 		return nil
 	case c.rules.RequireTLS && c.TLS == nil:
-		return &needsTLS
+		return needsTLS()
 	case c.rules.Auth && c.TLS == nil:
 		return &mail.Reply{Code: 538, Enhanced: "5.7.11", Text: "AUTH needs TLS, STARTTLS first"}
 	}
@@ -94,10 +98,10 @@ func (c *dialog) authPlain(initial string, has bool) (user, password string, bad
 	}
 	parts := strings.Split(message, "\x00")
 	if len(parts) != 3 || parts[1] == "" || parts[2] == "" {
-		return "", "", &authMalformed
+		return "", "", authMalformed()
 	}
 	if parts[0] != "" && parts[0] != parts[1] {
-		return "", "", &authFailed // nobody acts for somebody else here
+		return "", "", authFailed() // nobody acts for somebody else here
 	}
 	return parts[1], parts[2], nil
 }
@@ -110,7 +114,7 @@ func (c *dialog) authLogin(initial string, has bool) (user, password string, bad
 	}
 	password, bad = c.ask("UGFzc3dvcmQ6") // "Password:"
 	if bad == nil && (user == "" || password == "") {
-		bad = &authMalformed
+		bad = authMalformed()
 	}
 	return user, password, bad
 }
@@ -132,13 +136,13 @@ func (c *dialog) ask(challenge string) (string, *mail.Reply) {
 	switch err {
 	case nil:
 	case errLineLong, errLineBare:
-		return "", &authMalformed
+		return "", authMalformed()
 	default:
 		c.hangUp(err)
-		return "", &authCancelled
+		return "", authCancelled()
 	}
 	if string(line) == "*" {
-		return "", &authCancelled
+		return "", authCancelled()
 	}
 	return decode64(string(line))
 }
@@ -146,7 +150,7 @@ func (c *dialog) ask(challenge string) (string, *mail.Reply) {
 func decode64(s string) (string, *mail.Reply) {
 	b, err := base64.StdEncoding.Strict().DecodeString(s)
 	if err != nil {
-		return "", &authMalformed
+		return "", authMalformed()
 	}
 	return string(b), nil
 }

@@ -133,7 +133,7 @@ func (s *recording) Auth(_ context.Context, user, password string) *mail.Reply {
 	if password == s.r.password && s.r.password != "" {
 		return nil
 	}
-	return &authFailed
+	return authFailed()
 }
 
 // startServer serves b on a loopback port until the test ends, and checks that

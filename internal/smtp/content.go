@@ -44,7 +44,7 @@ func (c *dialog) newContent() *content {
 func (c *dialog) data(arg []byte) {
 	switch {
 	case len(arg) > 0:
-		c.refuse("DATA", badSyntax)
+		c.refuse("DATA", *badSyntax())
 		return
 	case !c.state.inTransaction():
 		c.outOfOrder("DATA", "MAIL first")

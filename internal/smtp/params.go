@@ -14,12 +14,18 @@ const (
 	maxORcpt = 500
 )
 
-var (
-	badSyntax     = mail.Reply{Code: 501, Enhanced: "5.5.4", Text: "syntax error in parameters"}
-	badParameter  = mail.Reply{Code: 555, Enhanced: "5.5.4", Text: "parameter not recognized"}
-	twice         = mail.Reply{Code: 501, Enhanced: "5.5.4", Text: "parameter given twice"}
-	binaryRefused = mail.Reply{Code: 504, Enhanced: "5.6.1", Text: "BINARYMIME is not supported"}
-)
+func badSyntax() *mail.Reply {
+	return &mail.Reply{Code: 501, Enhanced: "5.5.4", Text: "syntax error in parameters"}
+}
+func badParameter() *mail.Reply {
+	return &mail.Reply{Code: 555, Enhanced: "5.5.4", Text: "parameter not recognized"}
+}
+func twice() *mail.Reply {
+	return &mail.Reply{Code: 501, Enhanced: "5.5.4", Text: "parameter given twice"}
+}
+func binaryRefused() *mail.Reply {
+	return &mail.Reply{Code: 504, Enhanced: "5.6.1", Text: "BINARYMIME is not supported"}
+}
 
 // cutPath splits "<path> PARAMS" at the angle bracket that ends the path: one
 // in a quoted local part is part of it (RFC 5321 4.1.2).
@@ -67,7 +73,7 @@ func eachParam(params []byte, f func(key, value string, has bool) *mail.Reply) *
 		word, rest, _ = strings.Cut(rest, " ")
 		key, value, has := strings.Cut(word, "=")
 		if key == "" || has && value == "" {
-			return &badSyntax
+			return badSyntax()
 		}
 		if r := f(strings.ToUpper(key), value, has); r != nil {
 			return r
@@ -81,7 +87,7 @@ func fromParams(params []byte, auth bool) (p mail.FromParams, bad *mail.Reply) {
 	var seen seenKeys
 	bad = eachParam(params, func(key, value string, has bool) *mail.Reply {
 		if seen.again(key) {
-			return &twice
+			return twice()
 		}
 		switch key {
 		case "SIZE":
@@ -90,18 +96,18 @@ func fromParams(params []byte, auth bool) (p mail.FromParams, bad *mail.Reply) {
 			return parseBody(value, &p.Body)
 		case "SMTPUTF8":
 			p.UTF8 = true
-			return when(has, &badSyntax)
+			return when(has, badSyntax)
 		case "RET":
 			p.Ret = strings.ToUpper(value)
-			return when(p.Ret != "FULL" && p.Ret != "HDRS", &badSyntax)
+			return when(p.Ret != "FULL" && p.Ret != "HDRS", badSyntax)
 		case "ENVID":
 			var ok bool
 			p.EnvID, ok = decodeXtext(value)
-			return when(!ok || len(value) > maxEnvID || value == "", &badSyntax)
+			return when(!ok || len(value) > maxEnvID || value == "", badSyntax)
 		case "AUTH":
-			return when(!auth || !has, &badParameter)
+			return when(!auth || !has, badParameter)
 		}
-		return &badParameter
+		return badParameter()
 	})
 	return p, bad
 }
@@ -111,25 +117,25 @@ func rcptParams(params []byte, to *mail.Recipient) *mail.Reply {
 	var seen seenKeys
 	return eachParam(params, func(key, value string, _ bool) *mail.Reply {
 		if seen.again(key) {
-			return &twice
+			return twice()
 		}
 		switch key {
 		case "NOTIFY":
 			var ok bool
 			to.Notify, ok = parseNotify(value)
-			return when(!ok, &badSyntax)
+			return when(!ok, badSyntax)
 		case "ORCPT":
 			var ok bool
 			to.ORcpt, ok = parseORcpt(value)
-			return when(!ok, &badSyntax)
+			return when(!ok, badSyntax)
 		}
-		return &badParameter
+		return badParameter()
 	})
 }
 
-func when(cond bool, r *mail.Reply) *mail.Reply {
+func when(cond bool, reply func() *mail.Reply) *mail.Reply {
 	if cond {
-		return r
+		return reply()
 	}
 	return nil
 }
@@ -156,7 +162,7 @@ func (s *seenKeys) again(key string) bool {
 // parseSize reads size-value of RFC 1870 3: up to 20 digits.
 func parseSize(value string, into *int64) *mail.Reply {
 	if len(value) > 20 || !isDigits(value) {
-		return &badSyntax
+		return badSyntax()
 	}
 	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil {
@@ -172,9 +178,9 @@ func parseBody(value string, into *string) *mail.Reply {
 		*into = v
 		return nil
 	case "BINARYMIME":
-		return &binaryRefused
+		return binaryRefused()
 	}
-	return &badSyntax
+	return badSyntax()
 }
 
 // parseNotify reads NEVER alone or a list of the others without repetition.

@@ -22,7 +22,7 @@ func (c *dialog) startTLS(arg []byte) {
 		c.refuse("STARTTLS", mail.Reply{Code: 502, Enhanced: "5.5.1", Text: "STARTTLS is not offered here"})
 		return
 	case len(arg) > 0:
-		c.refuse("STARTTLS", badSyntax)
+		c.refuse("STARTTLS", *badSyntax())
 		return
 	case !c.state.allows(eventStartTLS):
 		c.outOfOrder("STARTTLS", "STARTTLS comes after EHLO and before MAIL")

@@ -9,10 +9,10 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/mail"
 )
 
-var (
-	needsTLS  = mail.Reply{Code: 530, Enhanced: "5.7.0", Text: "STARTTLS first"}
-	needsUTF8 = mail.Reply{Code: 553, Enhanced: "5.6.7", Text: "address needs SMTPUTF8, which MAIL did not declare"}
-)
+func needsTLS() *mail.Reply { return &mail.Reply{Code: 530, Enhanced: "5.7.0", Text: "STARTTLS first"} }
+func needsUTF8() *mail.Reply {
+	return &mail.Reply{Code: 553, Enhanced: "5.6.7", Text: "address needs SMTPUTF8, which MAIL did not declare"}
+}
 
 // mailFrom answers MAIL FROM:<path> with its parameters (RFC 5321 4.1.1.2).
 func (c *dialog) mailFrom(arg []byte) {
@@ -53,7 +53,7 @@ func (c *dialog) mayMail() *mail.Reply {
 	case !c.state.allows(eventMail):
 		return &mail.Reply{Code: 503, Enhanced: "5.5.1", Text: "EHLO or HELO first"}
 	case c.rules.RequireTLS && c.TLS == nil:
-		return &needsTLS
+		return needsTLS()
 	}
 	return nil
 }
@@ -61,7 +61,7 @@ func (c *dialog) mayMail() *mail.Reply {
 // readSender checks what stands in a MAIL command.
 func (c *dialog) readSender(path, params []byte) (from mail.Address, p mail.FromParams, bad *mail.Reply) {
 	if len(params) > 0 && !c.ESMTP {
-		return from, p, &badParameter // RFC 5321 4.1.1.11: extensions need EHLO
+		return from, p, badParameter() // RFC 5321 4.1.1.11: extensions need EHLO
 	}
 	p, bad = fromParams(params, c.offersAuth() || c.User != "")
 	if bad != nil {
@@ -111,7 +111,7 @@ func (c *dialog) readRecipient(arg []byte) (to mail.Recipient, bad *mail.Reply) 
 		return to, bad
 	}
 	if len(params) > 0 && !c.ESMTP {
-		return to, &badParameter
+		return to, badParameter()
 	}
 	if bad = rcptParams(params, &to); bad != nil {
 		return to, bad
@@ -146,7 +146,7 @@ func readAddress(path []byte, utf8 bool, enhanced string) (mail.Address, *mail.R
 		return a, &mail.Reply{Code: 501, Enhanced: enhanced, Text: fault.Sentence(err)}
 	}
 	if !utf8 && hasHighByte(path) {
-		return a, &needsUTF8 // RFC 6531 3.4
+		return a, needsUTF8() // RFC 6531 3.4
 	}
 	return a, nil
 }

@@ -187,23 +187,39 @@ func (a *archive) ownFiles() error {
 	}
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || !info.Mode().IsRegular() || info.Size() > maxOwnFile || os.SameFile(info, a.self) {
+		if err != nil || !info.Mode().IsRegular() || info.Size() == 0 || info.Size() > maxOwnFile || os.SameFile(info, a.self) {
 			continue
 		}
-		if err := a.file(path.Join(ownFolder, e.Name()), filepath.Join(a.s.c.Dir, e.Name())); err != nil {
+		if err := a.ownFile(e.Name()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// file writes one entry.
+// ownFile writes one of them. They are not bodies, which are opened under a
+// lock: somebody else may hold one on them.
+func (a *archive) ownFile(name string) error {
+	f, err := os.Open(filepath.Join(a.s.c.Dir, name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return a.entry(path.Join(ownFolder, name), f)
+}
+
+// file writes a body or a database.
 func (a *archive) file(name, from string) error {
 	f, err := openBody(from)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	return a.entry(name, f)
+}
+
+// entry writes one entry of the archive.
+func (a *archive) entry(name string, f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err

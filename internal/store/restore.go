@@ -21,6 +21,10 @@ const maxManifest = 1 << 20
 // disk, so that a restore that was cut short is never taken for a store.
 func Restore(ctx context.Context, file string, c Config) error {
 	c = c.withDefaults()
+	var err error
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
+		return Fault("store.Restore", err)
+	}
 	if err := mustBeEmpty(ctx, c); err != nil {
 		return err
 	}

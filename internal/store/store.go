@@ -79,11 +79,15 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Dir == "" {
 		return nil, fault.New(fault.Invalid, "store.Open", "no data directory was named")
 	}
+	var err error
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil { // a SQLite URI wants it so
+		return nil, Fault("store.Open", err)
+	}
 	if err := os.MkdirAll(filepath.Join(c.Dir, "bodies"), 0o750); err != nil {
 		return nil, Fault("store.Open", err)
 	}
 	s := &Store{c: c, disk: newDisk(c.Dir, c.Reserve)}
-	err := s.openDatabases(ctx)
+	err = s.openDatabases(ctx)
 	if err == nil {
 		err = s.syncNames()
 	}

@@ -144,7 +144,7 @@ func (c *Client) unreachable(err error) error {
 		return fault.Wrap(fault.Later, "client", err)
 	}
 	return (&fault.Error{Kind: fault.Later, Op: "client", Err: fmt.Errorf("no answer from %s: %w", c.Base, err)}).
-		WithHint("Is the gateway running, and is this its API address?")
+		WithHint("Start the gateway with `sallyport serve --data DIR`, or name its address with --api URL.")
 }
 
 // List reads every page of a listing and calls each with every item; at most
