@@ -263,6 +263,7 @@ const (
 	// gives way to a newcomer to a full listener. It matters only in a flood,
 	// which it must outrun: 2,000 places last for 20,000 newcomers a second.
 	evictSilent     = 100 * time.Millisecond
+	evictIdle       = 5 * evictSilent // the same for one that has said something, but sent no mail
 	firstCommand    = 10 * time.Second
 	commandTime     = 5 * time.Minute // RFC 5321 4.5.3.2.7
 	dataTime        = 3 * time.Minute // 4.5.3.2.5

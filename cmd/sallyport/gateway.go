@@ -277,7 +277,7 @@ func (g *gateway) rules(l listenerConfig) smtp.Listener {
 		MaxConns:     orDefault(l.MaxConnections, 2000),
 
 		MaxErrors: maxErrors, MaxLine: maxLine, MinDataRate: minDataRate,
-		EvictSilent: evictSilent, FirstCommandTimeout: firstCommand,
+		EvictSilent: evictSilent, EvictIdle: evictIdle, FirstCommandTimeout: firstCommand,
 		CommandTimeout: commandTime, DataTimeout: dataTime, TransactionTimeout: transactionTime,
 	}
 	for _, p := range l.Proxy {

@@ -57,10 +57,10 @@ type dialog struct {
 	authFails int
 	skipping  bool // the rest of a bad line is still to come
 	first     bool // no whole command has come yet
+	sender    bool // a MAIL was accepted
 	closing   bool // no more commands
 	linger    bool // the client is in the middle of sending
 
-	accepted time.Time
 	armed    time.Time     // the socket's deadline
 	until    time.Time     // when reading must have brought what is awaited
 	patience time.Duration // how long that was when it began
@@ -71,6 +71,7 @@ type dialog struct {
 
 	// The door's, under its lock.
 	chain         *chain
+	since         time.Time // when it came into its chain
 	before, after *dialog
 	evicted       bool
 }
@@ -86,7 +87,7 @@ func newDialog(d *door, nc net.Conn) *dialog {
 	now := time.Now()
 	c := &dialog{
 		door: d, server: d.server, rules: &d.rules,
-		socket: nc, nc: nc, accepted: now, first: true,
+		socket: nc, nc: nc, since: now, first: true,
 		Conn: Conn{
 			ID:        strconv.FormatUint(rand.Uint64(), 36),
 			Listener:  d.rules.Name,

@@ -16,7 +16,8 @@ type door struct {
 	closed bool
 	count  int   // connections that hold a place
 	silent chain // those that have not said a whole command yet, oldest first
-	talked chain
+	idle   chain // those that have, but no MAIL, oldest first
+	mailed chain
 }
 
 func newDoor(s *Server, l net.Listener, rules Listener) *door {
@@ -69,29 +70,44 @@ func (d *door) evict() {
 }
 
 // evictLocked sends the oldest silent connection away, if it has been silent
-// for long enough. Its place is free from now on.
+// for long enough, or else the oldest that has talked without sending mail.
+// Its place is free from now on.
 func (d *door) evictLocked() bool {
 	c := d.silent.first
-	if d.rules.EvictSilent <= 0 || c == nil || time.Since(c.accepted) < d.rules.EvictSilent {
-		return false
+	if !due(c, d.rules.EvictSilent) {
+		c = d.idle.first
+		if !due(c, d.rules.EvictIdle) {
+			return false
+		}
 	}
-	d.silent.remove(c)
+	c.chain.remove(c)
 	c.evicted = true
 	d.count--
 	c.wake()
 	return true
 }
 
+// due reports whether a connection has been in its chain for so long.
+func due(c *dialog, age time.Duration) bool {
+	return age > 0 && c != nil && time.Since(c.since) >= age
+}
+
 // heard moves c to those that have said something. It reports false when c
 // has been evicted meanwhile.
-func (d *door) heard(c *dialog) bool {
+func (d *door) heard(c *dialog) bool { return d.promote(c, &d.idle) }
+
+// mails moves c to those that have begun to send, who keep their places.
+func (d *door) mails(c *dialog) bool { return d.promote(c, &d.mailed) }
+
+func (d *door) promote(c *dialog, to *chain) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if c.evicted {
 		return false
 	}
-	d.silent.remove(c)
-	d.talked.add(c)
+	c.chain.remove(c)
+	to.add(c)
+	c.since = time.Now()
 	return true
 }
 
@@ -121,7 +137,7 @@ func (d *door) crowded() bool {
 func (d *door) each(f func(*dialog)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, first := range []*dialog{d.silent.first, d.talked.first} {
+	for _, first := range []*dialog{d.silent.first, d.idle.first, d.mailed.first} {
 		for c := first; c != nil; c = c.after {
 			f(c)
 		}

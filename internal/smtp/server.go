@@ -90,6 +90,10 @@ type Listener struct {
 	// EvictSilent lets a new connection into a full listener at the cost of
 	// the oldest one that has said nothing for at least this long. 0: never.
 	EvictSilent time.Duration
+	// EvictIdle does the same at the cost of the oldest one that has talked
+	// for at least this long without sending mail, when no silent one gives
+	// way. 0: never.
+	EvictIdle time.Duration
 	// FirstCommandTimeout is how long a client may be silent after the
 	// greeting while the listener is more than half full. 0: 30 seconds.
 	FirstCommandTimeout time.Duration

@@ -103,6 +103,34 @@ func TestEvictSilent(t *testing.T) {
 	}
 }
 
+// TestEvictIdle: where none is silent, the oldest that has sent no mail makes
+// room, and one that has does not.
+func TestEvictIdle(t *testing.T) {
+	addr, _ := startServer(t, &recorder{}, Listener{MaxConns: 2, EvictSilent: time.Nanosecond, EvictIdle: time.Nanosecond})
+	sender, talker := greeted(t, addr), greeted(t, addr)
+	for _, say := range []struct {
+		nc   net.Conn
+		line string
+	}{{sender, "HELO sender.test"}, {sender, "MAIL FROM:<>"}, {talker, "HELO talker.test"}} {
+		if _, err := io.WriteString(say.nc, say.line+"\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if line := readLine(t, say.nc); !strings.HasPrefix(line, "250") {
+			t.Fatal(line)
+		}
+	}
+	greeted(t, addr)
+	if line := readLine(t, talker); !strings.HasPrefix(line, "421 4.3.2") {
+		t.Errorf("talker: %q", line)
+	}
+	if _, err := io.WriteString(sender, "NOOP\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line := readLine(t, sender); !strings.HasPrefix(line, "250") {
+		t.Errorf("the sender was sent away: %q", line)
+	}
+}
+
 // TestFlood: many more silent and slow connections than there are places, from
 // many addresses, and an honest sender gets through at once.
 func TestFlood(t *testing.T) {

@@ -38,6 +38,9 @@ func (c *dialog) mailFrom(arg []byte) {
 	} else {
 		c.ok("250 2.1.0 sender ok\r\n")
 	}
+	if !c.sender { // one that was evicted just now learns of it at its next command
+		c.sender = c.door.mails(c)
+	}
 	c.tx = transaction{utf8: p.UTF8}
 	if c.rules.TransactionTimeout > 0 {
 		c.tx.started = time.Now()
