@@ -256,10 +256,13 @@ func (d deliveryConfig) timeouts() smtp.Timeouts {
 
 // Limits of a client on the wire that are not worth a setting.
 const (
-	maxErrors       = 20              // negative replies
-	maxLine         = 1 << 20         // of content: no mail has such, and RFC 5321 4.5.3.1.6 says 1000
-	minDataRate     = 100             // bytes a second
-	evictSilent     = 2 * time.Second // of the oldest that has said nothing, for a newcomer to a full listener
+	maxErrors   = 20      // negative replies
+	maxLine     = 1 << 20 // of content: no mail has such, and RFC 5321 4.5.3.1.6 says 1000
+	minDataRate = 100     // bytes a second
+	// evictSilent is the age at which the oldest client that has said nothing
+	// gives way to a newcomer to a full listener. It matters only in a flood,
+	// which it must outrun: 2,000 places last for 20,000 newcomers a second.
+	evictSilent     = 100 * time.Millisecond
 	firstCommand    = 10 * time.Second
 	commandTime     = 5 * time.Minute // RFC 5321 4.5.3.2.7
 	dataTime        = 3 * time.Minute // 4.5.3.2.5
