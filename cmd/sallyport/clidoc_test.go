@@ -50,8 +50,13 @@ document (RFC 9457) on standard error. Secrets come by ` + "`--stdin` or `--file
 	writeFlags(&b, parser.Model.Flags)
 	for _, node := range parser.Model.Children {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n", node.Name, node.Help)
+		if len(node.Children) == 0 {
+			writeVerb(&b, node)
+		}
 		for _, leaf := range node.Leaves(true) {
-			writeVerb(&b, leaf)
+			if leaf != node {
+				writeVerb(&b, leaf)
+			}
 		}
 	}
 	return b.String()
@@ -67,7 +72,7 @@ func writeVerb(b *strings.Builder, n *kong.Node) {
 		words = append(words, word)
 	}
 	fmt.Fprintf(b, "\n### `%s`\n\n", strings.Join(words, " "))
-	if n.Help != "" && n.Type == kong.CommandNode {
+	if n.Help != "" && n.Parent.Type == kong.CommandNode {
 		fmt.Fprintf(b, "%s\n\n", n.Help)
 	}
 	writeFlags(b, n.Flags)

@@ -26,8 +26,16 @@ const (
 	causeRefusals = "refusals" // every recipient of several messages in a row
 )
 
-// internet begins the keys of destinations that are MX sets: many tenants'.
-const internet = "mx:"
+// Beginnings of the keys of destinations on the internet, which are many
+// tenants': an MX set, or a domain whose MX set is not known yet.
+const (
+	internetMX     = "mx:"
+	internetDomain = "domain:"
+)
+
+func isInternet(destination string) bool {
+	return strings.HasPrefix(destination, internetMX) || strings.HasPrefix(destination, internetDomain)
+}
 
 // destination is a place that items go to, with its back-off.
 type destination struct {
@@ -113,7 +121,7 @@ func (q *Queue) ready(d *destination, n int) bool {
 
 // wants reports whether the destination should have one more slot now.
 func (q *Queue) wants(d *destination) bool {
-	if q.stops.outbound && strings.HasPrefix(d.key, internet) {
+	if q.stops.outbound && isInternet(d.key) {
 		return false
 	}
 	now := q.now()

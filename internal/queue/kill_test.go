@@ -20,11 +20,9 @@ import (
 func killPoints() []string {
 	var list []string
 	for _, table := range []string{"item", "item_share", "body", "trace_event", "destination"} {
-		for _, op := range []string{"INSERT", "UPDATE", "DELETE"} {
-			list = append(list, op+" "+table)
-		}
+		list = append(list, "INSERT "+table, "DELETE "+table)
 	}
-	return append(list, "INSERT trace_message", "UPDATE trace_message", "INSERT trace_moved", "DELETE trace_moved")
+	return append(list, "UPDATE item", "INSERT trace_message", "UPDATE trace_message", "INSERT trace_moved", "DELETE trace_moved")
 }
 
 // sabotage makes a statement fail until the returned function is called.

@@ -4,6 +4,7 @@ import (
 	"hash/fnv"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/trace"
@@ -45,12 +46,24 @@ func (q *Queue) learn(h *hand, it *Item, a Attempt, v *verdict) bool {
 		if d.losses++; d.losses >= lostInARow {
 			q.hostFailed(h, d, probe, v.last().String())
 		}
-	case v.count(refused) == len(v.effects) && a.Stage != "resolve" && a.Stage != "data" && a.Stage != "sent":
+	case v.count(refused) == len(v.effects) && a.beforeContent() && !v.aboutContent():
 		q.allRefused(d, it, v, probe)
 	case d.state != up && d.cause != causeRefusals:
 		q.recover(d, "it answers again")
 	}
 	return d.dirty
+}
+
+// beforeContent reports whether the far end answered without having seen the
+// content: what it says about that says nothing about the route.
+func (a *Attempt) beforeContent() bool {
+	return a.Stage != "resolve" && a.Stage != "data" && a.Stage != "sent"
+}
+
+// aboutContent reports whether the message's size or form was the reason.
+func (v *verdict) aboutContent() bool {
+	r := v.last()
+	return r.Code == 552 || r.Enhanced == "5.3.4" || strings.HasPrefix(r.Enhanced, "5.6.")
 }
 
 // hostFailed is one more failure of the host. Where other sessions got through

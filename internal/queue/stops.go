@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -58,8 +57,6 @@ func (s Stop) reason() string {
 	}
 	return "stop:" + s.Scope + ":" + s.Value
 }
-
-func isInternet(destination string) bool { return strings.HasPrefix(destination, internet) }
 
 // stopFor says whether a switch matches an item that is about to be delivered.
 func (q *Queue) stopFor(it *Item) (reason string, stop bool) {

@@ -274,6 +274,9 @@ func TestOverflow(t *testing.T) {
 	if !l.mover.isBehind() || l.mover.handed != nil {
 		t.Error("too much was kept")
 	}
+	if err := l.mover.move(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	m, _ := l.see(t, "acme", 1499)
 	if m.State != "queued" || left(t, s) != 0 {
 		t.Errorf("%+v, %d left", m, left(t, s))
