@@ -228,9 +228,6 @@ func (l *layer) write(c *call, end int64) error {
 	if n == nil {
 		return nil
 	}
-	if end == never {
-		c = &call{name: c.name, args: c.args, ret: never}
-	}
 	data, err := c.data()
 	if err != nil {
 		return err

@@ -31,14 +31,16 @@ func promises(calls []*call, listener string) ([]promise, error) {
 	return all, err
 }
 
-// handedOver finds the messages whose bytes were written to a server before a
-// moment, by the id in our Received field.
-func handedOver(calls []*call, server string, before int64) (map[string]bool, error) {
-	sent := map[string]bool{}
+// handedOver is when each message's bytes were written to a server, by the id
+// in our Received field.
+func handedOver(calls []*call, server string) (map[string]int64, error) {
+	sent := map[string]int64{}
 	err := talk(calls, "->"+server+"]>", func(c *call, data []byte) {
-		if c.start <= before {
-			ids(data, func(id string) { sent[id] = true })
-		}
+		ids(data, func(id string) {
+			if _, ok := sent[id]; !ok {
+				sent[id] = c.start
+			}
+		})
 	})
 	return sent, err
 }
@@ -49,11 +51,7 @@ func talk(calls []*call, words string, see func(*call, []byte)) error {
 		if c.name != "write" && c.name != "writev" || !strings.Contains(c.args[0], words) {
 			continue
 		}
-		whole := *c
-		if c.end == never {
-			whole.ret = never
-		}
-		data, err := whole.data()
+		data, err := c.data()
 		if err != nil {
 			return err
 		}
@@ -64,10 +62,9 @@ func talk(calls []*call, words string, see func(*call, []byte)) error {
 
 // ids calls see for each run of 26 characters of a ULID's alphabet.
 func ids(data []byte, see func(string)) {
-	const alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 	run := 0
 	for i, b := range data {
-		if strings.IndexByte(alphabet, b) < 0 {
+		if (b < '0' || b > '9') && (b < 'A' || b > 'Z' || b == 'I' || b == 'L' || b == 'O' || b == 'U') {
 			run = 0
 			continue
 		}

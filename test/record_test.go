@@ -24,11 +24,13 @@ type recording struct {
 	base, pgBase string // copies of the directories from before the start
 	calls        []*call
 	pgCalls      []*call
+	given        []promise        // every 250 to a client
+	over         map[string]int64 // when each message was written to the mailbox, by id
 }
 
 const (
 	smallSize = 10_000
-	largeSize = 300_000 // a file
+	largeSize = 200_000 // a file
 )
 
 // eachRecording puts small and large messages through a gateway on each store
@@ -66,11 +68,23 @@ func (r *recording) record(t *testing.T, duration time.Duration) {
 	r.to = time.Now().UnixMicro()
 	r.p.kill()
 	r.p.wrapper = nil
-	r.calls = readRecord(t, files[0])
+	r.read(t, files[0])
 	if r.pg != nil {
 		r.pg.Stop(syscall.SIGQUIT) // its status tells of the signal
 		r.pg.Under()
 		r.pgCalls = readRecord(t, files[1])
+	}
+}
+
+func (r *recording) read(t *testing.T, file string) {
+	t.Helper()
+	r.calls = readRecord(t, file)
+	var err error
+	if r.given, err = promises(r.calls, r.p.smtp); err != nil {
+		t.Fatal(err)
+	}
+	if r.over, err = handedOver(r.calls, r.sink.addr); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -102,7 +116,7 @@ func (r *recording) load(t *testing.T, duration time.Duration) {
 	r.large = &load{addr: r.p.smtp, size: largeSize, name: "large-"}
 	var wg sync.WaitGroup
 	wg.Go(func() { r.small.run(ctx, 6) })
-	wg.Go(func() { r.large.run(ctx, 2) })
+	wg.Go(func() { r.large.run(ctx, 1) })
 	wg.Wait()
 }
 

@@ -2,7 +2,6 @@ package test
 
 import (
 	"bufio"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"math"
@@ -40,6 +39,8 @@ type call struct {
 	start, end int64
 	ret        int64
 	made       string // path of the descriptor that it returned
+	wrote      []byte
+	cut        bool // strace did not record all of it
 }
 
 // file is the path of the descriptor in argument i, "" for what is no file.
@@ -71,36 +72,52 @@ func (c *call) number(i int) int64 {
 
 // data is what a write wrote.
 func (c *call) data() ([]byte, error) {
+	if c.cut {
+		return nil, fmt.Errorf("strace cut what %s wrote", c.name)
+	}
+	if c.end == never {
+		return c.wrote, nil
+	}
+	return c.wrote[:min(len(c.wrote), int(max(c.ret, 0)))], nil
+}
+
+// decode takes what a write wrote out of its argument, and the text away.
+func (c *call) decode() {
+	if !strings.Contains(c.name, "write") || len(c.args) < 2 {
+		return
+	}
 	text := c.args[1]
-	var b []byte
+	c.wrote = make([]byte, 0, len(text)/4)
 	for {
 		_, rest, ok := strings.Cut(text, `"`)
 		if !ok {
 			break
 		}
 		piece, after, _ := strings.Cut(rest, `"`)
-		if strings.HasPrefix(after, "...") {
-			return nil, fmt.Errorf("strace cut what %s wrote", c.name)
-		}
-		b, text = append(b, unhex(piece)...), after
+		c.cut = c.cut || strings.HasPrefix(after, "...")
+		c.wrote, text = append(c.wrote, unhex(piece)...), after
 	}
-	return b[:min(len(b), int(max(c.ret, 0)))], nil
+	c.args[1] = ""
 }
 
 // unhex reads strace's -xx; what is not escaped stands for itself.
 func unhex(s string) string {
-	if !strings.HasPrefix(s, `\x`) {
+	if !strings.HasPrefix(s, `\x`) || len(s)%4 != 0 {
 		return s
 	}
-	b, err := hex.DecodeString(strings.ReplaceAll(s, `\x`, ""))
-	if err != nil {
-		return s
+	b := make([]byte, len(s)/4)
+	for i := range b {
+		b[i] = nibble(s[4*i+2])<<4 | nibble(s[4*i+3])
 	}
 	return string(b)
 }
 
-// straceLine is "pid time rest".
-var straceLine = regexp.MustCompile(`^(\d+)\s+(\d+)\.(\d{6}) (.*)$`)
+func nibble(c byte) byte {
+	if c >= 'a' {
+		return c - 'a' + 10
+	}
+	return c - '0'
+}
 
 // readRecord reads a record of strace, in the order of the calls' starts.
 func readRecord(t testing.TB, file string) []*call {
@@ -130,12 +147,10 @@ func parseRecord(r io.Reader) ([]*call, error) {
 		if err != nil {
 			return nil, err
 		}
-		m := straceLine.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
-		if m == nil {
+		thread, now, text, ok := stamp(strings.TrimSuffix(line, "\n"))
+		if !ok {
 			return nil, fmt.Errorf("strace wrote %.100q", line)
 		}
-		thread, text := m[1], m[4]
-		now := micros(m[2], m[3])
 		switch {
 		case strings.HasPrefix(text, "+++"), strings.HasPrefix(text, "---"):
 		case strings.HasPrefix(text, "<... "):
@@ -155,6 +170,7 @@ func parseRecord(r io.Reader) ([]*call, error) {
 			if args, ok := strings.CutSuffix(rest, " <unfinished ...>"); ok {
 				open[thread], partial[thread] = c, args
 				c.args = split(args)
+				c.decode()
 				continue
 			}
 			if err := c.finish(rest, now); err != nil {
@@ -162,6 +178,14 @@ func parseRecord(r io.Reader) ([]*call, error) {
 			}
 		}
 	}
+}
+
+// stamp reads "thread time rest".
+func stamp(line string) (thread string, now int64, text string, ok bool) {
+	thread, rest, _ := strings.Cut(line, " ")
+	at, text, _ := strings.Cut(strings.TrimLeft(rest, " "), " ")
+	seconds, fraction, ok := strings.Cut(at, ".")
+	return thread, micros(seconds, fraction), text, ok
 }
 
 func micros(seconds, fraction string) int64 {
@@ -184,6 +208,7 @@ func (c *call) finish(text string, now int64) error {
 		return fmt.Errorf("strace wrote %.100q", text)
 	}
 	c.args = split(text[:at[0]])
+	c.decode()
 	m := result.FindStringSubmatch(text[at[1]:])
 	if m == nil {
 		return fmt.Errorf("the result of %s is %.100q", c.name, text[at[1]:])

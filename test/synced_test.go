@@ -5,32 +5,25 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
-// TestSynced watches the gateway's system calls (and PostgreSQL's): each 250
-// after a final dot follows a sync that had covered the message, and for a
-// large body also syncs of its file and of the directories that name it.
-func TestSynced(t *testing.T) {
-	eachRecording(t, 2*time.Second, func(t *testing.T, r *recording) {
-		given, err := promises(r.calls, r.p.smtp)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(given) < 50 || len(r.large.ids) < 3 {
-			t.Fatalf("only %d messages were accepted, %d large ones: %s", len(given), len(r.large.ids), r.p.log)
-		}
-		j, err := readJournal(r.storeCalls(), r.commits)
-		if err != nil {
-			t.Fatal(err)
-		}
-		report(t, j.broken(given))
-		report(t, brokenBodies(t, r, given))
-		t.Logf("%d messages answered with 250, %d of them with a body in a file; %d calls on record", len(given), len(r.large.ids), len(r.calls)+len(r.pgCalls))
-	})
+// synced looks at the gateway's system calls (and PostgreSQL's): each 250 after
+// a final dot follows a sync that had covered the message, and for a large
+// body also syncs of its file and of the directories that name it.
+func (r *recording) synced(t *testing.T) {
+	if len(r.given) < 50 || len(r.large.ids) < 3 {
+		t.Fatalf("only %d messages were accepted, %d large ones: %s", len(r.given), len(r.large.ids), r.p.log)
+	}
+	j, err := readJournal(r.storeCalls(), r.commits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report(t, j.broken(r.given))
+	report(t, brokenBodies(t, r))
+	t.Logf("%d messages answered with 250, %d of them with a body in a file; %d calls on record", len(r.given), len(r.large.ids), len(r.calls)+len(r.pgCalls))
 }
 
-func brokenBodies(t *testing.T, r *recording, given []promise) []string {
+func brokenBodies(t *testing.T, r *recording) []string {
 	t.Helper()
 	b, err := readBodies(r.calls, r.p.dir+"/bodies")
 	if err != nil {
@@ -38,11 +31,11 @@ func brokenBodies(t *testing.T, r *recording, given []promise) []string {
 	}
 	var all []string
 	for seq, id := range r.large.ids {
-		i := slices.IndexFunc(given, func(p promise) bool { return p.id == id })
+		i := slices.IndexFunc(r.given, func(p promise) bool { return p.id == id })
 		if i < 0 {
 			t.Fatalf("the 250 for %s is not on record", id)
 		}
-		if s := b.broken(seq, largeSize, given[i].at, r.p.dir); s != "" {
+		if s := b.broken(seq, largeSize, r.given[i].at, r.p.dir); s != "" {
 			all = append(all, s)
 		}
 	}
