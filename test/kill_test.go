@@ -34,7 +34,8 @@ type foreignSink struct {
 	delay time.Duration // before each reply to content
 	mu    sync.Mutex
 	got   map[string]int
-	bad   []string // messages whose content is not what load sent
+	at    map[string]time.Time // of the first arrival
+	bad   []string             // messages whose content is not what load sent
 }
 
 func startForeignSink(t testing.TB) *foreignSink { return startForeignSinkAt(t, "127.0.0.1:0") }
@@ -45,7 +46,7 @@ func startForeignSinkAt(t testing.TB, addr string) *foreignSink {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &foreignSink{addr: ln.Addr().String(), got: map[string]int{}}
+	s := &foreignSink{addr: ln.Addr().String(), got: map[string]int{}, at: map[string]time.Time{}}
 	server := gosmtp.NewServer(s)
 	server.Domain = "sink.test"
 	server.MaxMessageBytes = 64 << 20
@@ -73,7 +74,9 @@ func (s sinkSession) Data(r io.Reader) error {
 	time.Sleep(s.sink.delay)
 	s.sink.mu.Lock()
 	defer s.sink.mu.Unlock()
-	s.sink.got[seq]++
+	if s.sink.got[seq]++; s.sink.got[seq] == 1 {
+		s.sink.at[seq] = time.Now()
+	}
 	if !whole {
 		s.sink.bad = append(s.sink.bad, fmt.Sprintf("%s of %d bytes", seq, size))
 	}
@@ -107,7 +110,7 @@ func (s *foreignSink) reset() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	got := s.got
-	s.got = map[string]int{}
+	s.got, s.at = map[string]int{}, map[string]time.Time{}
 	return got
 }
 
@@ -152,6 +155,7 @@ type load struct {
 	acked []string
 	ids   map[string]string // message id in the 250, by sequence number
 	codes map[int]int       // replies to the content by code; 0 is a connection that broke
+	at    map[string]time.Time
 }
 
 func (l *load) run(ctx context.Context, senders int) {
@@ -197,7 +201,7 @@ func (l *load) note(seq string, res smtp.Result, err error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.codes == nil {
-		l.codes, l.ids = map[int]int{}, map[string]string{}
+		l.codes, l.ids, l.at = map[int]int{}, map[string]string{}, map[string]time.Time{}
 	}
 	if r, ok := refusalOf(res); ok {
 		l.codes[r.Code]++
@@ -209,6 +213,7 @@ func (l *load) note(seq string, res smtp.Result, err error) bool {
 	}
 	l.codes[250]++
 	l.acked = append(l.acked, seq)
+	l.at[seq] = time.Now()
 	l.ids[seq] = acceptedAs.FindString(res.Data[0].Text)
 	return true
 }

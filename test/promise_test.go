@@ -144,12 +144,13 @@ func (j journal) broken(given []promise) []string {
 	return all
 }
 
-// bodyFile is a body that is a file, as a record tells of it.
+// bodyFile is a body that is a file, as a record tells of it. A file that is
+// written over is another body.
 type bodyFile struct {
 	size      int
 	lastWrite int64
 	syncs     []span
-	names     map[string]int64 // each with the end of the call that gave it
+	names     map[string]int64 // of tenants, each with the end of the call that gave it
 }
 
 // bodies is what a record says of a gateway's body files.
@@ -176,11 +177,15 @@ func readBodies(calls []*call, under string) (bodies, error) {
 func (b bodies) see(c *call, under string) error {
 	switch c.name {
 	case "openat":
-		if name := c.path(1); strings.Contains(c.args[2], "O_CREAT") && strings.HasPrefix(name, under) {
-			b.byPath[name] = &bodyFile{names: map[string]int64{name: c.end}}
+		if name := c.path(1); strings.Contains(c.args[2], "O_WRONLY") && strings.HasPrefix(name, under) {
+			b.byPath[name] = &bodyFile{names: map[string]int64{}}
 		}
-	case "write":
+	case "write", "pwrite64", "writev":
 		return b.write(c)
+	case "ftruncate":
+		if f := b.byPath[c.file(0)]; f != nil {
+			f.lastWrite = max(f.lastWrite, c.end)
+		}
 	case "mkdirat":
 		b.made[c.path(1)] = c.end
 	case "renameat", "linkat":
@@ -191,9 +196,11 @@ func (b bodies) see(c *call, under string) error {
 		}
 		if c.name == "renameat" {
 			delete(b.byPath, from)
-			delete(f.names, from)
 		}
-		b.byPath[to], f.names[to] = f, c.end
+		b.byPath[to] = f
+		if !strings.Contains(to, "/+") { // where files are that no body has
+			f.names[to] = c.end
+		}
 	case "fsync", "fdatasync":
 		if f := b.byPath[c.file(0)]; f != nil {
 			f.syncs = append(f.syncs, span{c.start, c.end})
@@ -233,11 +240,10 @@ func (b bodies) broken(seq string, size int, at int64, root string) string {
 		return fmt.Sprintf("%s: only %d bytes of %d were written", seq, f.size, size)
 	case !within(f.syncs, f.lastWrite, at):
 		return seq + ": the file was not synced before the 250"
+	case len(f.names) == 0:
+		return seq + ": the file has no name of a tenant"
 	}
 	for name, named := range f.names {
-		if strings.Contains(name, "+incoming") {
-			return seq + ": the file has no name of a tenant"
-		}
 		for dir := path.Dir(name); ; dir, named = path.Dir(dir), b.made[dir] {
 			if named > 0 && !within(b.dirs[dir], named, at) {
 				return seq + ": a name in " + dir + " was not synced before the 250"

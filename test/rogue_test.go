@@ -128,13 +128,16 @@ func untilDelivered(t *testing.T, p *process, rogues []*rogueTenant) (most int) 
 }
 
 // resident is the gateway's memory in MiB.
-func (p *process) resident(t testing.TB) int {
+func (p *process) resident(t testing.TB) int { return p.status(t, "VmRSS:") }
+
+// status is a figure of the kernel's, in MiB.
+func (p *process) status(t testing.TB, field string) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	_, rest, _ := strings.Cut(string(text), field)
 	kb, err := strconv.Atoi(strings.Fields(rest)[0])
 	if err != nil {
 		t.Fatal(err)

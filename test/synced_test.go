@@ -125,6 +125,7 @@ func TestSyncedNoticesBodies(t *testing.T) {
 		sync   = `9  1.000300 fdatasync(5</d/bodies/acme/01/X>) = 0 <0.000010>` + "\n"
 		dir    = `9  1.000400 fsync(6</d/bodies/acme/01>) = 0 <0.000010>` + "\n"
 		parent = `9  1.000500 fsync(6</d/bodies/acme>) = 0 <0.000010>` + "\n"
+		again  = `9  1.000550 openat(AT_FDCWD</>, "/d/bodies/acme/01/X", O_WRONLY) = 5</d/bodies/acme/01/X> <0.000001>` + "\n" + strings.ReplaceAll(strings.ReplaceAll(fill, "+incoming", "acme/01"), "1.000100", "1.000560")
 		late   = `9  1.000600 write(5</d/bodies/acme/01/X>, "more", 4) = 4 <0.000010>` + "\n"
 	)
 	for _, c := range []struct {
@@ -137,7 +138,8 @@ func TestSyncedNoticesBodies(t *testing.T) {
 		{"too short", create + fill + mkdir + move + sync + dir + parent, 14, "of 14"},
 		{"not synced", create + fill + mkdir + move + dir + parent, 13, "the file was not synced"},
 		{"written after the sync", create + fill + mkdir + move + sync + dir + parent + late, 17, "the file was not synced"},
-		{"no tenant's name", create + fill + mkdir + sync + dir + parent, 13, "not synced"},
+		{"no tenant's name", create + fill + strings.ReplaceAll(sync, "acme/01", "+incoming"), 13, "no name of a tenant"},
+		{"written over", create + strings.ReplaceAll(fill, hexed("s1"), hexed("s0")) + mkdir + move + sync + dir + parent + again, 13, "the file was not synced"},
 		{"directory not synced", create + fill + mkdir + move + sync + parent, 13, "a name in /d/bodies/acme/01 was not synced"},
 		{"directory's own name not synced", create + fill + mkdir + move + sync + dir, 13, "a name in /d/bodies/acme was not synced"},
 	} {
