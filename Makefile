@@ -38,8 +38,10 @@ lint:
 docs:
 	SALLYPORT_WRITE_DOCS=1 $(GO) test -count=1 -run 'Documented' ./cmd/sallyport
 
-# Comparisons with Postfix in the same run; prints the table of docs/benchmarks.md.
+# Comparisons with Postfix in the same run, and rows beside files for the row
+# limit; prints the tables of docs/benchmarks.md.
 bench: deps
+	$(GO) test -run '^$$' -bench RowLimit -benchtime 2s ./internal/store
 	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -timeout 60m -run TestBench ./test
 
 # The long form of the crash tests: 50 kills a store, power cuts, the million.

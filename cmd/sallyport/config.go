@@ -272,6 +272,7 @@ const (
 
 // Times of the node that are not worth a setting.
 const (
+	defaultSlots  = 500              // a slot is a goroutine and a socket; hosts that hang hold theirs for minutes
 	drainTime     = 30 * time.Second // for sessions in DATA and deliveries under way at a stop
 	certificateIn = 365 * 24 * time.Hour
 )

@@ -127,7 +127,7 @@ func (g *gateway) openRoad(ctx context.Context) (err error) {
 		return err
 	}
 	g.queue, err = queue.New(ctx, queue.Config{
-		Store: g.store, Trace: g.trace, Log: g.log, Now: time.Now, Slots: g.cfg.Delivery.Slots,
+		Store: g.store, Trace: g.trace, Log: g.log, Now: time.Now, Slots: orDefault(g.cfg.Delivery.Slots, defaultSlots),
 		Limit: g.concurrency, Times: g.deliveryTimes, KeepFailed: g.failedKept, Bounce: g.bounceRoute, Hostname: g.tenantHostname,
 	})
 	if err != nil {

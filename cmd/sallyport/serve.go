@@ -35,6 +35,7 @@ func (c *serveCmd) Run(e *env) error {
 		return err
 	}
 	defer unlock()
+	tuneCollector(os.Getenv)
 	log := newLog(e.stderr, c.LogLevel)
 	g, err := startGateway(e.ctx, dir, cfg, log)
 	if err != nil {

@@ -209,7 +209,7 @@ func TestNobodyThere(t *testing.T) {
 	l.Close()
 	c := &client.Client{Base: "http://" + l.Addr().String()}
 	err = c.Do(t.Context(), "GET", "/healthz", nil, nil, nil)
-	if !fault.Is(err, fault.Later) || !strings.Contains(err.Error(), l.Addr().String()) || !strings.Contains(fault.HintOf(err), "running") {
+	if !fault.Is(err, fault.Later) || !strings.Contains(err.Error(), l.Addr().String()) || !strings.Contains(fault.HintOf(err), "sallyport serve") {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
