@@ -46,7 +46,7 @@ bench: deps
 
 # The long form of the crash tests: 50 kills a store, power cuts, the million.
 chaos: deps
-	SALLYPORT_CHAOS=1 $(GO) test -v -timeout 120m -run 'Kill|Power|Million|Disk|Flood' ./test ./internal/store ./internal/queue
+	SALLYPORT_CHAOS=1 $(GO) test -v -timeout 120m -run 'Kill|Power|Million|Disk|NoSpace|Flood|Outage|Rogue|Tenants|Corpora' ./test ./internal/store ./internal/queue
 
 # Every fuzz target in turn.
 FUZZTIME ?= 5m
