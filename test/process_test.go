@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -188,19 +189,23 @@ func object[T any](p *process, args ...string) T {
 
 // call does one request to the API with the operator's token, which a story
 // with many of them prefers to a process for each.
-func (p *process) call(method, path string, in, out any) error {
+func (p *process) call(method, path string, in, out any, query ...string) error {
 	token, err := os.ReadFile(filepath.Join(p.dir, "operator.token"))
 	if err != nil {
 		return err
 	}
 	c := &client.Client{Base: "http://" + p.api, Token: strings.TrimSpace(string(token))}
-	return c.Do(context.Background(), method, path, nil, in, out)
+	q := url.Values{}
+	for i := 0; i < len(query); i += 2 {
+		q.Set(query[i], query[i+1])
+	}
+	return c.Do(context.Background(), method, path, q, in, out)
 }
 
 // mustCall is call for a request that has to succeed.
-func (p *process) mustCall(method, path string, in, out any) {
+func (p *process) mustCall(method, path string, in, out any, query ...string) {
 	p.t.Helper()
-	if err := p.call(method, path, in, out); err != nil {
+	if err := p.call(method, path, in, out, query...); err != nil {
 		p.t.Fatalf("%s %s: %v", method, path, err)
 	}
 }

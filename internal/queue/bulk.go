@@ -133,9 +133,13 @@ func (q *Queue) bulk(ctx context.Context, f Filter, a act) (int, error) {
 }
 
 // statesOf is the stored states that the act has a place in and the filter
-// asks for.
+// asks for. A ready item has nothing to gain by a retry: a million of them that
+// wait for a destination are not even looked at.
 func statesOf(f Filter, on event) (list []stored) {
 	for s := storedReady; s <= storedFailed; s++ {
+		if on == onRetry && s == storedReady {
+			continue
+		}
 		if _, ok := next(s.state(), on); ok && (len(f.States) == 0 || slices.Contains(f.States, s.state())) {
 			list = append(list, s)
 		}
@@ -200,10 +204,12 @@ func (q *Queue) has(at [2]string, s stored) bool {
 
 func (q *Queue) eachOf(ctx context.Context, l [2]string, s stored, p *pages) error {
 	for at := (key{due: -1}); ; {
+		began := time.Now()
 		rows, err := q.readRows(ctx, laneRows, l[0], l[1], int(s), at.due, at.id, bulkPage)
 		if err != nil {
 			return err
 		}
+		read := time.Since(began)
 		if err := p.add(rows); err != nil {
 			return err
 		}
@@ -212,6 +218,8 @@ func (q *Queue) eachOf(ctx context.Context, l [2]string, s stored, p *pages) err
 		}
 		last := rows[len(rows)-1]
 		at = key{last.due, last.id}
+		// Reading is no load on the writer, but on the processors.
+		pause(ctx, read)
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.Later, "queue.each", err)
 		}
@@ -306,7 +314,7 @@ func (a act) moves(f Filter, rows []row, now time.Time) []*move {
 	var list []*move
 	for _, r := range rows {
 		to, ok := next(r.state.state(), a.on)
-		if !ok || !f.matches(&r, now) || (r.state == storedReady && to == Ready && a.on == onRetry) {
+		if !ok || !f.matches(&r, now) {
 			continue
 		}
 		m := &move{from: r, to: r, gone: to == absent}

@@ -20,7 +20,13 @@ const (
 	// changes keep coming: with pieces of 10 ms it then has at most a
 	// twentieth of the writer.
 	starved = 200 * time.Millisecond
-	turns   = 3 // attempts at a transaction that lost a deadlock
+	// quiet is how long nothing ordinary has come when the writer counts as
+	// idle. Clients that wait for their replies leave gaps of a millisecond or
+	// two, and background work that took each of them for itself would halve
+	// their rate. In a gap it only has a tenth of the writer's time.
+	quiet = 10 * time.Millisecond
+	share = 9 // how many times longer than a piece the gap after it is
+	turns = 3 // attempts at a transaction that lost a deadlock
 )
 
 // change is one caller's function on its way through the committer.
@@ -34,6 +40,10 @@ type change struct {
 	how   outcome
 	after []func(outcome)
 }
+
+// background is true of a change that gives way to ordinary ones; only it has
+// a time since which it has waited.
+func (ch *change) background() bool { return !ch.since.IsZero() }
 
 const (
 	waiting int32 = iota
@@ -52,6 +62,8 @@ type committer struct {
 	queue  []*change
 	low    []*change // background
 	closed bool
+	busy   time.Time // when the last ordinary changes were committed
+	lowAt  time.Time // when background work may use a gap between such
 	ended  sync.WaitGroup
 
 	commits, changes, retried atomic.Uint64
@@ -126,8 +138,14 @@ func (c *committer) close() {
 func (c *committer) take() []*change {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.queue) == 0 && len(c.low) == 0 {
-		if c.closed {
+	for len(c.queue) == 0 {
+		if len(c.low) > 0 {
+			wait := c.gap()
+			if wait <= 0 || c.closed {
+				break
+			}
+			time.AfterFunc(wait, c.rouse)
+		} else if c.closed {
 			return nil
 		}
 		c.wake.Wait()
@@ -140,6 +158,39 @@ func (c *committer) take() []*change {
 		c.low = c.low[:copy(c.low, c.low[1:])]
 	}
 	return batch
+}
+
+// rouse wakes the workers. The lock makes it wait until whoever set the timer
+// waits to be woken.
+func (c *committer) rouse() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wake.Broadcast()
+}
+
+// gap is how long background work leaves the writer idle, since more that is
+// ordinary may come any moment.
+func (c *committer) gap() time.Duration {
+	now := time.Now()
+	until := c.busy.Add(quiet)
+	for _, sooner := range []time.Time{c.lowAt, c.low[0].since.Add(starved)} {
+		if sooner.Before(until) {
+			until = sooner
+		}
+	}
+	return until.Sub(now)
+}
+
+// took notes how the writer's time was spent.
+func (c *committer) took(began time.Time, ordinary bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if ordinary {
+		c.busy = now
+		return
+	}
+	c.lowAt = now.Add(share * now.Sub(began))
 }
 
 // putBack returns what did not fit into a commit to the head of the queue.
@@ -162,7 +213,9 @@ func (c *committer) work() {
 		if batch == nil {
 			return
 		}
+		began := time.Now()
 		c.commit(s, batch)
+		c.took(began, !batch[0].background())
 		c.db.tend(s, len(batch))
 	}
 }
