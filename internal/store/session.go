@@ -16,7 +16,8 @@ type session struct {
 	db    *DB
 	ctx   context.Context
 	conn  *sql.Conn
-	stmts map[string]*sql.Stmt
+	stmts map[string]*sql.Stmt // of SQLite, that return rows
+	lite  *direct              // of SQLite, that return none
 
 	// What the change that runs now has done.
 	wrote  bool            // it changed rows
@@ -44,6 +45,12 @@ func (s *session) ready() error {
 	if err != nil {
 		return err
 	}
+	if s.db.dialect == onSQLite {
+		if s.lite, err = newDirect(conn); err != nil {
+			conn.Close()
+			return err
+		}
+	}
 	s.conn = conn
 	s.stmts = map[string]*sql.Stmt{}
 	return nil
@@ -57,8 +64,11 @@ func (s *session) drop() {
 	for _, st := range s.stmts {
 		st.Close()
 	}
+	if s.lite != nil {
+		s.lite.close()
+	}
 	s.conn.Close()
-	s.conn, s.stmts = nil, nil
+	s.conn, s.stmts, s.lite = nil, nil, nil
 }
 
 // start forgets what the change before has done.
@@ -96,17 +106,10 @@ func (s *session) fail(err error) {
 }
 
 func (s *session) execRaw(q string, args ...any) (int64, error) {
-	var r sql.Result
-	var err error
-	if s.db.dialect == onPostgres {
-		r, err = s.conn.ExecContext(s.ctx, q, args...)
-	} else {
-		var st *sql.Stmt
-		if st, err = s.stmt(q); err != nil {
-			return 0, err
-		}
-		r, err = st.ExecContext(s.ctx, args...)
+	if s.lite != nil {
+		return s.lite.exec(s.ctx, q, args)
 	}
+	r, err := s.conn.ExecContext(s.ctx, q, args...)
 	if err != nil {
 		return 0, err
 	}
