@@ -25,10 +25,10 @@ func newDoor(s *Server, l net.Listener, rules Listener) *door {
 }
 
 // admit starts a dialog, or refuses it at once when the door is full: that
-// costs no goroutine and no session.
+// costs no session.
 func (d *door) admit(nc net.Conn) {
 	if c := d.place(nc); c != nil {
-		go c.serve()
+		d.server.hands.give(c)
 		return
 	}
 	d.refuse(nc)

@@ -24,6 +24,7 @@ type Server struct {
 	mu       sync.Mutex
 	doors    map[*door]struct{}
 	dialogs  sync.WaitGroup
+	hands    hands
 }
 
 // Waits of the accept loop when the system has no descriptors left.
@@ -35,6 +36,7 @@ const (
 func (s *Server) start() {
 	s.once.Do(func() {
 		s.pool = newBufferPool()
+		s.hands.waiting = make(chan *dialog)
 		s.ctx, s.cancel = context.WithCancel(context.Background())
 		s.doors = make(map[*door]struct{})
 		if s.Now == nil {
