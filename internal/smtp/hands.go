@@ -10,6 +10,7 @@ import (
 // new one would be copied three times on the way there.
 type hands struct {
 	waiting chan *dialog
+	end     <-chan struct{} // the server was shut down
 	resting atomic.Int32
 }
 
@@ -46,6 +47,8 @@ func (h *hands) rest() *dialog {
 	case c := <-h.waiting:
 		return c
 	case <-t.C:
+		return nil
+	case <-h.end:
 		return nil
 	}
 }

@@ -36,8 +36,9 @@ const (
 func (s *Server) start() {
 	s.once.Do(func() {
 		s.pool = newBufferPool()
-		s.hands.waiting = make(chan *dialog)
 		s.ctx, s.cancel = context.WithCancel(context.Background())
+		s.hands.waiting, s.hands.end = make(chan *dialog), s.ctx.Done()
+		s.hands.waiting, s.hands.end = make(chan *dialog), s.ctx.Done()
 		s.doors = make(map[*door]struct{})
 		if s.Now == nil {
 			s.Now = time.Now
