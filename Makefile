@@ -21,7 +21,7 @@ FORCE:
 demo:
 	CGO_ENABLED=0 $(GO) run ./cmd/sallyport demo
 
-# Everything: what CI runs.
+# Everything but the time that fuzzing wants: `.ci/run` adds 30 s a target.
 test: deps lint
 	$(GO) test -v -race -timeout 30m ./...
 
@@ -48,15 +48,13 @@ bench: deps
 chaos: deps
 	SALLYPORT_CHAOS=1 $(GO) test -v -timeout 120m -run 'Kill|Power|Million|Disk|NoSpace|Flood|Outage|Rogue|Tenants|Corpora' ./test ./internal/store ./internal/queue
 
-# Every fuzz target in turn.
+# Every fuzz target for FUZZTIME, FUZZERS of them at a time, a core each.
 FUZZTIME ?= 5m
+FUZZERS  ?= $(shell nproc)
 fuzz:
 	@for pkg in $$($(GO) list ./...); do \
-	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-	    echo "$$pkg $$target"; \
-	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
-	  done; \
-	done
+	  $(GO) test -list '^Fuzz' $$pkg | sed -n "s|^Fuzz.*|$$pkg &|p"; \
+	done | xargs -P $(FUZZERS) -L 1 sh -c '$(GO) test -run "^$$" -fuzz "^$$1$$" -fuzztime $(FUZZTIME) -parallel 1 $$0 || exit 255'
 
 # Packages that the suites need. As root they are installed; otherwise the
 # line to type is printed, and suites whose peer is missing say so.

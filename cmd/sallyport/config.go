@@ -256,12 +256,16 @@ func (d deliveryConfig) timeouts() smtp.Timeouts {
 
 // Limits of a client on the wire that are not worth a setting.
 const (
-	maxErrors   = 20      // negative replies
-	maxLine     = 1 << 20 // of content: no mail has such, and RFC 5321 4.5.3.1.6 says 1000
-	minDataRate = 100     // bytes a second
+	// maxConnections is for a listener that says nothing else; one that waits
+	// costs some 10 KiB.
+	maxConnections = 5000
+	maxErrors      = 20      // negative replies
+	maxLine        = 1 << 20 // of content: no mail has such, and RFC 5321 4.5.3.1.6 says 1000
+	minDataRate    = 100     // bytes a second
 	// evictSilent is the age at which the oldest client that has said nothing
 	// gives way to a newcomer to a full listener. It matters only in a flood,
-	// which it must outrun: 2,000 places last for 20,000 newcomers a second.
+	// which it must outrun: 5,000 places last for 50,000 newcomers a second, also
+	// when a busy machine lets them in by bursts.
 	evictSilent     = 100 * time.Millisecond
 	evictIdle       = 5 * evictSilent // the same for one that has said something, but sent no mail
 	firstCommand    = 10 * time.Second

@@ -274,7 +274,7 @@ func (g *gateway) rules(l listenerConfig) smtp.Listener {
 		InsecureAuth: l.InsecureAuth,
 		MaxSize:      orDefault(l.MaxSizeMiB, 50) << 20,
 		MaxRcpt:      orDefault(l.MaxRecipients, 500),
-		MaxConns:     orDefault(l.MaxConnections, 2000),
+		MaxConns:     orDefault(l.MaxConnections, maxConnections),
 
 		MaxErrors: maxErrors, MaxLine: maxLine, MinDataRate: minDataRate,
 		EvictSilent: evictSilent, EvictIdle: evictIdle, FirstCommandTimeout: firstCommand,
