@@ -1,6 +1,7 @@
 package test
 
 import (
+	"encoding/json"
 	"regexp"
 	"slices"
 	"strings"
@@ -136,5 +137,45 @@ func TestCommandLine(t *testing.T) {
 		if !strings.Contains(errs, field) {
 			t.Errorf("the problem document has no %s: %s", field, errs)
 		}
+	}
+}
+
+// TestAllConnections acts on one of a tenant's connections, or on all.
+func TestAllConnections(t *testing.T) {
+	p := newProcess(t, "")
+	p.start()
+	mailbox := startForeignSink(t)
+	p.tenant("acme", "us", "acme.test", mailbox.addr)
+	p.must("connection", "add", "acme", "smarthost", "--kind", "smtp", "--direction", "outbound", "--host", "127.0.0.1", "--port", "9", "--tls", "none")
+	type answers struct {
+		Connections []struct {
+			Name, State string
+			OK          *bool
+		}
+	}
+	if a := object[answers](p, "connection", "disable", "acme", "--all"); len(a.Connections) != 2 || a.Connections[0].State != "disabled" || a.Connections[1].State != "disabled" {
+		t.Errorf("disable --all: %+v", a)
+	}
+	if a := object[struct{ Name, State string }](p, "connection", "enable", "acme", "mailbox"); a.Name != "mailbox" || a.State != "enabled" {
+		t.Errorf("enable: %+v", a)
+	}
+	for _, args := range []string{"connection disable acme", "connection disable acme mailbox --all"} {
+		if _, errs, code := p.cli(strings.Fields(args)...); code != 2 || !strings.Contains(errs, "--all") {
+			t.Errorf("%s: exit %d, %s", args, code, errs)
+		}
+	}
+	out, _, code := p.cli("connection", "test", "acme", "--all", "--rcpt", "b@acme.test", "--json")
+	var a answers
+	if err := json.Unmarshal([]byte(out), &a); err != nil || code != 1 || len(a.Connections) != 2 {
+		t.Fatalf("test --all: exit %d, %v, %s", code, err, out)
+	}
+	for _, c := range a.Connections {
+		if c.OK == nil || *c.OK != (c.Name == "mailbox") {
+			t.Errorf("test --all: %s", out)
+		}
+	}
+	p.must("connection", "remove", "acme", "--all")
+	if left := object[[]any](p, "connection", "list", "acme"); len(left) != 0 {
+		t.Errorf("left after remove --all: %v", left)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"strconv"
@@ -187,7 +188,7 @@ func (c *connectionShow) Run(e *env) error {
 }
 
 type connectionTest struct {
-	connectionRef
+	connectionChoice
 	Rcpt string `help:"Recipient of the test message, instead of postmaster." placeholder:"ADDRESS"`
 }
 
@@ -202,29 +203,26 @@ type testView struct {
 	} `json:"steps"`
 }
 
-// Run exits 1 when the test failed, after printing what it found.
+// Run exits 1 when a test failed, after printing what it found.
 func (c *connectionTest) Run(e *env) error {
-	var failed bool
 	in := map[string]any{}
 	if c.Rcpt != "" {
 		in["rcpt"] = c.Rcpt
 	}
-	raw, err := e.call("POST", c.path()+"/test", nil, in)
-	if err != nil {
-		return err
-	}
-	var report testView
-	if err := unmarshal(raw, &report); err != nil {
-		return err
-	}
-	failed = !report.OK
-	if err := printAs(e, raw, testView.text); err != nil {
-		return err
-	}
-	if failed {
-		return errReported
-	}
-	return nil
+	return c.each(e, "POST", "/test", in, func(name string, raw json.RawMessage) (string, error) {
+		var report testView
+		if err := unmarshal(raw, &report); err != nil {
+			return "", err
+		}
+		text := report.text()
+		if c.All {
+			text = name + "\n" + text
+		}
+		if !report.OK {
+			return text, errReported
+		}
+		return text, nil
+	})
 }
 
 func (v testView) text() string {
@@ -242,20 +240,29 @@ func (v testView) text() string {
 	return strings.Join(lines, "\n")
 }
 
-type connectionEnable struct{ connectionRef }
+type connectionEnable struct{ connectionChoice }
 
 func (c *connectionEnable) Run(e *env) error {
-	return show(e, "POST", c.path()+"/enable", nil, map[string]any{}, connectionView.stateText)
+	return c.each(e, "POST", "/enable", map[string]any{}, connectionState)
 }
 
-type connectionDisable struct{ connectionRef }
+type connectionDisable struct{ connectionChoice }
 
 func (c *connectionDisable) Run(e *env) error {
-	return show(e, "POST", c.path()+"/disable", nil, map[string]any{}, connectionView.stateText)
+	return c.each(e, "POST", "/disable", map[string]any{}, connectionState)
 }
 
-func (c connectionView) stateText() string { return "connection " + c.Name + " is " + c.State }
+// connectionState says what an answer's connection is now.
+func connectionState(_ string, raw json.RawMessage) (string, error) {
+	var v connectionView
+	err := unmarshal(raw, &v)
+	return "connection " + v.Name + " is " + v.State, err
+}
 
-type connectionRemove struct{ connectionRef }
+type connectionRemove struct{ connectionChoice }
 
-func (c *connectionRemove) Run(e *env) error { return remove(e, c.path(), "connection "+c.Name) }
+func (c *connectionRemove) Run(e *env) error {
+	return c.each(e, "DELETE", "", nil, func(name string, _ json.RawMessage) (string, error) {
+		return "connection " + name + " removed", nil
+	})
+}
