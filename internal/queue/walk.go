@@ -54,6 +54,16 @@ func (q *Queue) round(ctx context.Context, rest time.Duration) error {
 	}
 }
 
+// giveWay rests after a piece of background work that took so long, while
+// clients wait for their replies: what it costs the processors (reading,
+// encoding, the trace behind it) is theirs first.
+func (q *Queue) giveWay(ctx context.Context, took time.Duration) {
+	const share = 5 // of two processors, a piece has a tenth
+	if q.road.Busy() {
+		pause(ctx, (share-1)*took)
+	}
+}
+
 // forgetIdle drops what is remembered of destinations that are long idle.
 func (q *Queue) forgetIdle() {
 	q.mu.Lock()
@@ -67,6 +77,7 @@ func (q *Queue) forgetIdle() {
 func (q *Queue) visit(ctx context.Context, rows []row) error {
 	now := q.now()
 	var batch []*record
+	began := time.Now()
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
@@ -76,6 +87,8 @@ func (q *Queue) visit(ctx context.Context, rows []row) error {
 			q.drop(batch)
 		}
 		batch = batch[:0:0]
+		q.giveWay(ctx, time.Since(began))
+		began = time.Now()
 		return err
 	}
 	for i := range rows {
