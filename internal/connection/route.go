@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -121,7 +122,7 @@ func disabled(op string, e *entry) error {
 // Outbound is the route to the internet: the tenant's smart host when it has
 // an outbound connection with hosts, else the MX set of the domain, looked up
 // within ctx; a domain that cannot be looked up in time gets the key
-// "domain:<domain>", one that does not exist or has a null MX kind never. A
+// "domain:<domain>", one that does not exist or has a null MX (IsNullMX) kind never. A
 // smart host that is disabled is kind later: its mail does not go around it.
 func (r *Registry) Outbound(ctx context.Context, tenant, domain string) (Route, error) {
 	const op = "connection.Outbound"
@@ -143,6 +144,11 @@ func (r *Registry) Outbound(ctx context.Context, tenant, domain string) (Route, 
 	}
 	return r.route(mxKey(hosts), ""), nil
 }
+
+// IsNullMX reports the error about a domain that says that it takes no mail.
+// It has a reply code of its own (RFC 7504 4, RFC 7505 6), for edge to give at
+// RCPT and deliver to note when the record has appeared since.
+func IsNullMX(err error) bool { return fault.Is(err, fault.Never) && errors.Is(err, dns.ErrNullMX) }
 
 // exchangers are the hosts of a domain, or the address that a literal is
 // (RFC 5321 4.1.3).

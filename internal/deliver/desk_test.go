@@ -218,6 +218,13 @@ func (b *book) set(destination string, addresses ...string) {
 	}
 }
 
+// breaks has every look-up fail from now on.
+func (b *book) breaks(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fail = err
+}
+
 func (b *book) Candidates(_ context.Context, tenant, destination, _, hello string, local netip.Addr) ([]connection.Candidate, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
