@@ -30,13 +30,12 @@ type Route struct {
 	Connection  string // the tenant's connection, "" for the internet
 	MaxSize     int64  // the SIZE that the far end was last seen to offer, 0 unknown
 	UTF8        bool   // the far end was last seen to offer SMTPUTF8, or nothing is known
-	EightBit    bool
 }
 
 // offer is what a far end was last seen to offer.
 type offer struct {
-	maxSize        int64
-	utf8, eightBit bool
+	maxSize int64
+	utf8    bool
 }
 
 // maxOffers bounds what is remembered of destinations.
@@ -54,7 +53,7 @@ func (o *offers) get(destination string) offer {
 	if f, ok := o.seen[destination]; ok {
 		return f
 	}
-	return offer{utf8: true, eightBit: true}
+	return offer{utf8: true}
 }
 
 func (o *offers) put(destination string, f offer) {
@@ -76,13 +75,13 @@ func (o *offers) put(destination string, f offer) {
 }
 
 // Offered remembers what a far end offers, for Route.
-func (r *Registry) Offered(destination string, maxSize int64, utf8, eightBit bool) {
-	r.offers.put(destination, offer{maxSize, utf8, eightBit})
+func (r *Registry) Offered(destination string, maxSize int64, utf8 bool) {
+	r.offers.put(destination, offer{maxSize, utf8})
 }
 
 func (r *Registry) route(destination, connection string) Route {
 	f := r.offers.get(destination)
-	return Route{Destination: destination, Connection: connection, MaxSize: f.maxSize, UTF8: f.utf8, EightBit: f.eightBit}
+	return Route{Destination: destination, Connection: connection, MaxSize: f.maxSize, UTF8: f.utf8}
 }
 
 func (r *Registry) find(tenant, domain string, outbound bool) *entry {

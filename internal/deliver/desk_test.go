@@ -243,7 +243,7 @@ func (b *book) Dial(ctx context.Context, c connection.Candidate, _ string) (*smt
 	return smtp.Dial(ctx, c.Target)
 }
 
-func (b *book) Offered(_ string, maxSize int64, _, _ bool) {
+func (b *book) Offered(_ string, maxSize int64, _ bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sizes = append(b.sizes, maxSize)

@@ -87,7 +87,7 @@ func (s *story) setup(line string) {
 	case "connection":
 		s.addConnection(s.connection(plain, named))
 	case "offers":
-		s.connections.Offered(plain[0], number(named["size"]), named["utf8"] == "yes", true)
+		s.connections.Offered(plain[0], number(named["size"]), named["utf8"] == "yes")
 	case "user":
 		s.addUser(plain[0], plain[1])
 	case "mx":

@@ -11,12 +11,10 @@ import (
 type Summary struct {
 	MessageID string // with angle brackets, "" when absent
 	Subject   string // decoded (RFC 2047), shortened to 500 bytes at a rune boundary
-	From      string // the From field's value as written, shortened likewise
 	Date      string
 	Received  int  // how many Received fields
 	Fields    int  // how many fields in all
 	Bytes     int  // length of the header section with its closing empty line
-	EightBit  bool // some byte of the header section is above 127
 	Watched   bool // some field begins as asked
 }
 
@@ -43,7 +41,6 @@ func ScanHeader(data []byte, watch string) Summary {
 		pos = next
 	}
 	s.Bytes = pos
-	s.EightBit = hasEightBit(data[:pos])
 	return s
 }
 
@@ -51,10 +48,8 @@ func ScanHeader(data []byte, watch string) Summary {
 // nearly all fields from those few without a comparison.
 func (s *Summary) take(f field) {
 	switch len(f.name) {
-	case len("From"):
-		if s.From == "" && is(f.name, "From") {
-			s.From = cleanText(f.value, maxText)
-		} else if s.Date == "" && is(f.name, "Date") {
+	case len("Date"):
+		if s.Date == "" && is(f.name, "Date") {
 			s.Date = cleanText(f.value, maxText)
 		}
 	case len("Subject"):
