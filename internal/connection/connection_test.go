@@ -215,7 +215,7 @@ func TestOneInboundConnection(t *testing.T) {
 		for _, r := range []*connection.Registry{h.Registry, h.again(t)} {
 			for domain, want := range map[string]string{"acme.test": "t:acme:one", "acme.example": "t:acme:all"} {
 				got, err := r.Inbound("acme", domain)
-				if err != nil || got.Destination != want || !got.UTF8 || !got.EightBit || got.MaxSize != 0 {
+				if err != nil || got.Destination != want || !got.UTF8 || got.MaxSize != 0 {
 					t.Errorf("%s: %+v, %v, want %s", domain, got, err, want)
 				}
 			}
@@ -229,8 +229,8 @@ func TestOneInboundConnection(t *testing.T) {
 		if got, err := h.Inbound("acme", "acme.test"); err != nil || got.Connection != "all" {
 			t.Errorf("after removing: %+v, %v", got, err)
 		}
-		h.Offered("t:acme:all", 1000, false, true)
-		if got, _ := h.Inbound("acme", "acme.test"); got.MaxSize != 1000 || got.UTF8 || !got.EightBit {
+		h.Offered("t:acme:all", 1000, false)
+		if got, _ := h.Inbound("acme", "acme.test"); got.MaxSize != 1000 || got.UTF8 {
 			t.Errorf("offers are not remembered: %+v", got)
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -29,13 +30,12 @@ type Route struct {
 	Connection  string // the tenant's connection, "" for the internet
 	MaxSize     int64  // the SIZE that the far end was last seen to offer, 0 unknown
 	UTF8        bool   // the far end was last seen to offer SMTPUTF8, or nothing is known
-	EightBit    bool
 }
 
 // offer is what a far end was last seen to offer.
 type offer struct {
-	maxSize        int64
-	utf8, eightBit bool
+	maxSize int64
+	utf8    bool
 }
 
 // maxOffers bounds what is remembered of destinations.
@@ -53,7 +53,7 @@ func (o *offers) get(destination string) offer {
 	if f, ok := o.seen[destination]; ok {
 		return f
 	}
-	return offer{utf8: true, eightBit: true}
+	return offer{utf8: true}
 }
 
 func (o *offers) put(destination string, f offer) {
@@ -75,13 +75,13 @@ func (o *offers) put(destination string, f offer) {
 }
 
 // Offered remembers what a far end offers, for Route.
-func (r *Registry) Offered(destination string, maxSize int64, utf8, eightBit bool) {
-	r.offers.put(destination, offer{maxSize, utf8, eightBit})
+func (r *Registry) Offered(destination string, maxSize int64, utf8 bool) {
+	r.offers.put(destination, offer{maxSize, utf8})
 }
 
 func (r *Registry) route(destination, connection string) Route {
 	f := r.offers.get(destination)
-	return Route{Destination: destination, Connection: connection, MaxSize: f.maxSize, UTF8: f.utf8, EightBit: f.eightBit}
+	return Route{Destination: destination, Connection: connection, MaxSize: f.maxSize, UTF8: f.utf8}
 }
 
 func (r *Registry) find(tenant, domain string, outbound bool) *entry {
@@ -121,7 +121,7 @@ func disabled(op string, e *entry) error {
 // Outbound is the route to the internet: the tenant's smart host when it has
 // an outbound connection with hosts, else the MX set of the domain, looked up
 // within ctx; a domain that cannot be looked up in time gets the key
-// "domain:<domain>", one that does not exist or has a null MX kind never. A
+// "domain:<domain>", one that does not exist or has a null MX (IsNullMX) kind never. A
 // smart host that is disabled is kind later: its mail does not go around it.
 func (r *Registry) Outbound(ctx context.Context, tenant, domain string) (Route, error) {
 	const op = "connection.Outbound"
@@ -143,6 +143,11 @@ func (r *Registry) Outbound(ctx context.Context, tenant, domain string) (Route, 
 	}
 	return r.route(mxKey(hosts), ""), nil
 }
+
+// IsNullMX reports the error about a domain that says that it takes no mail.
+// It has a reply code of its own (RFC 7504 4, RFC 7505 6), for edge to give at
+// RCPT and deliver to note when the record has appeared since.
+func IsNullMX(err error) bool { return fault.Is(err, fault.Never) && errors.Is(err, dns.ErrNullMX) }
 
 // exchangers are the hosts of a domain, or the address that a literal is
 // (RFC 5321 4.1.3).

@@ -63,9 +63,14 @@ func TestOutbound(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want %s", domain, got, err, want)
 		}
 	}
-	for _, domain := range []string{"null.example", "missing.example"} {
-		if _, err := h.Outbound(t.Context(), "acme", domain); !fault.Is(err, fault.Never) {
+	for domain, null := range map[string]bool{"null.example": true, "missing.example": false} {
+		_, err := h.Outbound(t.Context(), "acme", domain)
+		if !fault.Is(err, fault.Never) || connection.IsNullMX(err) != null {
 			t.Errorf("%s: %v", domain, err)
+		}
+		_, err = h.Candidates(t.Context(), "acme", "domain:"+domain, domain, "h", netip.Addr{})
+		if !fault.Is(err, fault.Never) || connection.IsNullMX(err) != null {
+			t.Errorf("candidates of %s: %v", domain, err)
 		}
 	}
 	got, err := h.Outbound(t.Context(), "acme", "long.example")
@@ -178,6 +183,11 @@ func TestOwnCandidates(t *testing.T) {
 	h.add(t, connection.Connection{Tenant: "globex", Name: "in", Host: "missing.example"})
 	if _, err := h.Candidates(ctx, "globex", "t:globex:in", "globex.test", "h", netip.Addr{}); !fault.Is(err, fault.Later) {
 		t.Errorf("a host that does not exist must not fail mail for good: %v", err)
+	}
+	must(t, h.Remove(ctx, "system", "globex", "in"))
+	h.add(t, connection.Connection{Tenant: "globex", Name: "in", MX: true, Host: "null.example"})
+	if _, err := h.Candidates(ctx, "globex", "t:globex:in", "globex.test", "h", netip.Addr{}); !fault.Is(err, fault.Later) || connection.IsNullMX(err) {
+		t.Errorf("a null MX in a tenant's own connection must not fail mail for good: %v", err)
 	}
 	must(t, h.Remove(ctx, "system", "globex", "in"))
 	h.add(t, connection.Connection{Tenant: "globex", Name: "in", MX: true, Host: "two.example", Port: 2525})

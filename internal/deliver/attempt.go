@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/queue"
@@ -245,10 +246,14 @@ func (w *worker) content(it *queue.Item) (smtp.Content, *body, error) {
 func skipped() queue.Attempt { return queue.Attempt{Skipped: true} }
 
 // unresolved is the attempt that found no way. A domain that will never take
-// mail is a bad destination address (RFC 3463 5.1.2).
+// mail is a bad destination address (RFC 3463 X.1.2), and one that says so
+// itself has a null MX (RFC 7505 6).
 func unresolved(err error) queue.Attempt {
 	whole := &mail.Reply{Text: fault.Sentence(err)}
-	if fault.Is(err, fault.Never) {
+	switch {
+	case connection.IsNullMX(err):
+		whole.Code, whole.Enhanced = 556, "5.1.10"
+	case fault.Is(err, fault.Never):
 		whole.Code, whole.Enhanced = 550, "5.1.2"
 	}
 	return queue.Attempt{Stage: "resolve", Whole: whole}

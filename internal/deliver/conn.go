@@ -100,9 +100,8 @@ func (d *Deliverer) open(ctx context.Context, w way, destination, message string
 		return nil, err
 	}
 	_, utf8 := client.Extension("SMTPUTF8")
-	_, eight := client.Extension("8BITMIME")
 	_, dsn := client.Extension("DSN")
-	d.routes.Offered(destination, client.MaxSize(), utf8, eight)
+	d.routes.Offered(destination, client.MaxSize(), utf8)
 	d.note(w, true, time.Since(begun), "")
 	return &conn{
 		way: w, client: client, name: w.peer(), dsn: dsn, place: p,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
+	"github.com/sallyport-mail/sallyport/internal/mailauth/dns"
 	"github.com/sallyport-mail/sallyport/internal/queue"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
@@ -372,17 +373,22 @@ func TestSilentHostTakesFewSlots(t *testing.T) {
 
 func TestUnresolved(t *testing.T) {
 	b, q := newBook(), newDesk(item("1", "acme", "d"))
-	b.fail = fault.New(fault.Never, "connection.Candidates", "b.test does not exist")
+	b.breaks(fault.New(fault.Never, "connection.Candidates", "b.test does not exist"))
 	run(t, q, b, nil)
 	o := q.wait(t, 1)[0]
 	if o.Stage != "resolve" || o.Whole.String() != "550 5.1.2 b.test does not exist" {
 		t.Errorf("stage %s: %v", o.Stage, o.Whole)
 	}
-	b.mu.Lock()
-	b.fail = fault.New(fault.Later, "connection.Candidates", "no answer from the name server")
-	b.mu.Unlock()
+	_, null := dns.Hosts(t.Context(), dns.Fake{MXs: map[string][]dns.MX{"b.test": {{Host: "."}}}}, "b.test")
+	b.breaks(fault.Wrap(fault.Never, "connection.Candidates", null))
 	q.add(item("2", "acme", "e"))
 	o = q.wait(t, 2)[1]
+	if o.Stage != "resolve" || o.Whole.String() != "556 5.1.10 b.test takes no mail: it has a null MX (RFC 7505)" {
+		t.Errorf("stage %s: %v", o.Stage, o.Whole)
+	}
+	b.breaks(fault.New(fault.Later, "connection.Candidates", "no answer from the name server"))
+	q.add(item("3", "acme", "f"))
+	o = q.wait(t, 3)[2]
 	if o.Stage != "resolve" || o.Whole.Code != 0 || o.Whole.Text != "no answer from the name server" {
 		t.Errorf("stage %s: %v", o.Stage, o.Whole)
 	}

@@ -218,6 +218,13 @@ func (b *book) set(destination string, addresses ...string) {
 	}
 }
 
+// breaks has every look-up fail from now on.
+func (b *book) breaks(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fail = err
+}
+
 func (b *book) Candidates(_ context.Context, tenant, destination, _, hello string, local netip.Addr) ([]connection.Candidate, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -236,7 +243,7 @@ func (b *book) Dial(ctx context.Context, c connection.Candidate, _ string) (*smt
 	return smtp.Dial(ctx, c.Target)
 }
 
-func (b *book) Offered(_ string, maxSize int64, _, _ bool) {
+func (b *book) Offered(_ string, maxSize int64, _ bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sizes = append(b.sizes, maxSize)

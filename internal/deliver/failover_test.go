@@ -64,10 +64,11 @@ func TestFailOver(t *testing.T) {
 
 func TestAllHostsFail(t *testing.T) {
 	away := nobody(t)
-	refusing := testpeer.StartRogue(t, testpeer.Fault{Stage: testpeer.AtGreeting, Do: testpeer.Answer, Reply: "554 5.3.2 no mail here"})
+	refuse := testpeer.Fault{Stage: testpeer.AtGreeting, Do: testpeer.Answer, Reply: "554 5.3.2 no mail here"}
 	b, q := newBook(), newDesk(item("1", "acme", "d"), item("2", "acme", "only"))
-	b.set("d", refusing.Addr, away)
-	b.set("only", refusing.Addr)
+	b.set("d", testpeer.StartRogue(t, refuse).Addr, away)
+	// A host of its own: one that has just failed the other item comes last there.
+	b.set("only", testpeer.StartRogue(t, refuse).Addr)
 	run(t, q, b, nil)
 	for _, o := range q.wait(t, 2) {
 		if o.Item.ID == "2" {

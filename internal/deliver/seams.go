@@ -30,7 +30,7 @@ type slot interface {
 type routes interface {
 	Candidates(ctx context.Context, tenant, destination, domain, hello string, local netip.Addr) ([]connection.Candidate, error)
 	Dial(ctx context.Context, c connection.Candidate, trace string) (*smtp.Client, error)
-	Offered(destination string, maxSize int64, utf8, eightBit bool)
+	Offered(destination string, maxSize int64, utf8 bool)
 	NoteHealth(tenant, name string, h connection.Health)
 }
 

@@ -14,7 +14,7 @@ import (
 // takes a value and returns one:
 //
 //	content ─ receive ─▶ incoming ─ decide ─▶ recipients ─ split ─▶ groups
-//	        ─ judge ─▶ groups with verdicts ─ place ─▶ reply
+//	        ─ firewall, judge ─▶ groups with verdicts ─ place ─▶ reply
 
 // incoming is a message whose content has been read.
 type incoming struct {
@@ -49,6 +49,7 @@ func (s *session) accept(ctx context.Context, in incoming) (mail.Reply, *mail.Re
 		return mail.Reply{}, refusal
 	}
 	groups := split(s.tx.to, s.perDomain)
+	s.firewall(groups, in)
 	s.edge.judgeGroups(groups, in)
 	if refusal := whole(groups); refusal != nil {
 		return mail.Reply{}, refusal
@@ -101,7 +102,7 @@ func cannotStore(err error) *mail.Reply {
 
 // summarise reads the header section once, for all messages that come of it.
 func (e *Edge) summarise(body *store.Body, head []byte) (incoming, *mail.Reply) {
-	in := incoming{at: e.c.Now(), body: body, summary: mail.ScanHeader(head, "")}
+	in := incoming{at: e.c.Now(), body: body, summary: mail.ScanHeader(head, watched)}
 	in.header = head[:in.summary.Bytes]
 	if most := e.c.Limits.HeaderFields; most >= 0 && in.summary.Fields > most {
 		return in, reply(554, "5.6.0", "The message has more than "+decimal(int64(most))+" header fields")

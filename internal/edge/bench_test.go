@@ -72,6 +72,7 @@ func BenchmarkOwnShare10K(b *testing.B) {
 		in, _, _ := h.edge.receive(body, strings.NewReader(content))
 		s.decide(ctx, in)
 		groups := split(s.tx.to, s.perDomain)
+		s.firewall(groups, in)
 		h.edge.judgeGroups(groups, in)
 		if whole(groups) != nil || len(s.message(h.edge.ids.next(in.at), &groups[0], in).Items) != 1 {
 			b.Fatal("refused")

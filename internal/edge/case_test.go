@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/mailauth/dns"
+	"github.com/sallyport-mail/sallyport/internal/queue"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
 )
 
@@ -86,7 +87,7 @@ func (s *story) setup(line string) {
 	case "connection":
 		s.addConnection(s.connection(plain, named))
 	case "offers":
-		s.connections.Offered(plain[0], number(named["size"]), named["utf8"] == "yes", true)
+		s.connections.Offered(plain[0], number(named["size"]), named["utf8"] == "yes")
 	case "user":
 		s.addUser(plain[0], plain[1])
 	case "mx":
@@ -193,7 +194,7 @@ func (s *story) talk(line string) {
 }
 
 // compare holds the queue against the expected items, one a line, and what is
-// to stand in their prefixes.
+// to stand in their prefixes and bodies.
 func (s *story) compare(lines []string) {
 	s.t.Helper()
 	var want, got []string
@@ -214,14 +215,7 @@ func (s *story) compare(lines []string) {
 		got = append(got, line)
 	}
 	for _, line := range lines {
-		text, has := strings.CutPrefix(line, "prefix has ")
-		absent, hasNot := strings.CutPrefix(line, "prefix lacks ")
-		for _, it := range items {
-			if has && !strings.Contains(string(it.Prefix), text) || hasNot && strings.Contains(string(it.Prefix), absent) {
-				s.t.Errorf("%s: %q", line, it.Prefix)
-			}
-		}
-		if line != "" && !has && !hasNot {
+		if line != "" && !s.contains(items, line) {
 			want = append(want, line)
 		}
 	}
@@ -230,4 +224,34 @@ func (s *story) compare(lines []string) {
 	if !slices.Equal(want, got) {
 		s.t.Errorf("the queue has\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
 	}
+}
+
+// contains compares what items contain with a line such as "prefix has TEXT"
+// or "acme body lacks TEXT". It reports false when the line is none such.
+func (s *story) contains(items []queue.Item, line string) bool {
+	s.t.Helper()
+	where, text, has := strings.Cut(line, " has ")
+	if !has {
+		var lacks bool
+		if where, text, lacks = strings.Cut(line, " lacks "); !lacks {
+			return false
+		}
+	}
+	owner, part, some := strings.Cut(where, " ")
+	if !some {
+		owner, part = "", where
+	}
+	for _, it := range items {
+		if owner != "" && owner != it.Tenant {
+			continue
+		}
+		content := string(it.Prefix)
+		if part == "body" {
+			content = s.body(it)
+		}
+		if strings.Contains(content, text) != has {
+			s.t.Errorf("%s: %q", line, content)
+		}
+	}
+	return true
 }

@@ -7,7 +7,8 @@
 // limits, splits the envelope into one message per tenant and route at the end
 // of data, and puts them into the queue in one durable write. It opens no
 // credential and delivers nothing, and it changes no byte of the content: what
-// it has to say stands in a prefix.
+// it has to say stands in a prefix, and which header fields a tenant is not to
+// get is noted beside the body.
 //
 // Invariants:
 //   - 250 after the final dot is said only when Queue.Put returned nil;
@@ -22,6 +23,7 @@
 //     two things;
 //   - one tenant's message, trace and Received field tell nothing of another
 //     tenant's users;
+//   - fields that only a tenant's own Exchange may set reach it only from there;
 //   - no DSN goes to a stranger;
 //   - the memory of the limits is bounded, however many addresses connect.
 //

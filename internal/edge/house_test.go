@@ -182,9 +182,10 @@ func (h *house) items() []queue.Item {
 	return out
 }
 
+// body is what is sent behind the prefix.
 func (h *house) body(it queue.Item) string {
 	h.t.Helper()
-	r, err := h.store.Bodies.Open(h.t.Context(), it.Body)
+	r, err := h.queue.Open(h.t.Context(), &it)
 	h.must(err)
 	defer r.Close()
 	data, err := io.ReadAll(r)

@@ -77,7 +77,7 @@ func (s *session) item(m *queue.Message, g *group, p part, prefix []byte) queue.
 		Destination: g.destination, Connection: g.connection, Domain: p.domain,
 		From: s.tx.from, Params: s.tx.params, Own: g.own,
 		MessageID: m.Summary.MessageID, Subject: m.Summary.Subject,
-		Prefix: prefix, Size: int64(len(prefix)) + m.Summary.Size,
+		Prefix: prefix, Cut: g.cut,
 		ReceivedAt: m.Summary.ReceivedAt, State: queue.Ready, Due: m.Summary.ReceivedAt,
 	}
 	state := "queued"

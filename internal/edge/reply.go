@@ -3,6 +3,7 @@ package edge
 import (
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/trace"
@@ -75,7 +76,10 @@ func notYourDomain(a mail.Address) *mail.Reply {
 
 // unroutable is what a look-up of an outbound route came to.
 func unroutable(domain string, err error) *mail.Reply {
-	if fault.Is(err, fault.Never) {
+	switch {
+	case connection.IsNullMX(err):
+		return reply(556, "5.1.10", because("Mail for "+domain+" cannot be delivered", fault.Sentence(err)))
+	case fault.Is(err, fault.Never):
 		return reply(550, "5.1.2", because("Mail for "+domain+" cannot be delivered", fault.Sentence(err)))
 	}
 	return reply(451, "4.4.3", "The route for "+domain+" is not known now, try again later")

@@ -13,8 +13,9 @@ type group struct {
 	destination string
 	connection  string
 	maxSize     int64
-	verdict     mail.Reply // zero: to be delivered
-	keep        bool       // the verdict is no refusal: the message is kept as failed
+	verdict     mail.Reply  // zero: to be delivered
+	keep        bool        // the verdict is no refusal: the message is kept as failed
+	cut         []mail.Span // of the content: not for this tenant
 	to          []mail.Recipient
 	parts       []part // the items; one, unless each domain is delivered for itself
 }

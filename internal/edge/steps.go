@@ -41,6 +41,9 @@ func (s *session) story(g *group) string {
 	if theirs {
 		s.credit(&b)
 	}
+	if g.cut != nil {
+		b.WriteString(", header fields that only the tenant's own Exchange may set were taken off")
+	}
 	return b.String()
 }
 

@@ -3,7 +3,6 @@ package mail
 import (
 	"bytes"
 	"encoding/binary"
-	"strings"
 )
 
 // Summary is what the road needs to know of a header section, read in one
@@ -12,50 +11,45 @@ import (
 type Summary struct {
 	MessageID string // with angle brackets, "" when absent
 	Subject   string // decoded (RFC 2047), shortened to 500 bytes at a rune boundary
-	From      string // the From field's value as written, shortened likewise
 	Date      string
 	Received  int  // how many Received fields
 	Fields    int  // how many fields in all
-	Own       int  // how many Received fields were written by us for the tenant asked about
 	Bytes     int  // length of the header section with its closing empty line
-	EightBit  bool // some byte of the header section is above 127
-}
-
-// Originator is one field that attributes a platform's mail to a tenant.
-type Originator struct {
-	Field, Value string
+	Watched   bool // some field begins as asked
 }
 
 // ScanHeader reads the header section at the start of data (the first bytes of
 // a message, at least its whole header section where that is below the limit
 // the caller enforces). It never fails: what is malformed is counted as it
-// stands. mark is a substring; each Received field that has it adds to Own.
-// Of a field that occurs more than once the first counts.
-func ScanHeader(data []byte, mark string) Summary {
+// stands. Of a field that occurs more than once the first counts. watch is how
+// the names of fields begin that are looked for ("" for none), so that who
+// cares for them looks twice only at messages that may have one.
+func ScanHeader(data []byte, watch string) Summary {
 	var s Summary
 	pos := 0
 	for {
 		f, next, ok := nextField(data, pos)
-		pos = next
 		if !ok {
+			pos = next
 			break
 		}
+		if watch != "" && !s.Watched {
+			s.Watched = begins(data[pos:next], watch)
+		}
 		s.Fields++
-		s.take(f, mark)
+		s.take(f)
+		pos = next
 	}
 	s.Bytes = pos
-	s.EightBit = hasEightBit(data[:pos])
 	return s
 }
 
 // take keeps of a field what the summary tells. The length of the name parts
 // nearly all fields from those few without a comparison.
-func (s *Summary) take(f field, mark string) {
+func (s *Summary) take(f field) {
 	switch len(f.name) {
-	case len("From"):
-		if s.From == "" && is(f.name, "From") {
-			s.From = cleanText(f.value, maxText)
-		} else if s.Date == "" && is(f.name, "Date") {
+	case len("Date"):
+		if s.Date == "" && is(f.name, "Date") {
 			s.Date = cleanText(f.value, maxText)
 		}
 	case len("Subject"):
@@ -65,9 +59,6 @@ func (s *Summary) take(f field, mark string) {
 	case len("Received"):
 		if is(f.name, "Received") {
 			s.Received++
-			if mark != "" && contains(f.value, mark) {
-				s.Own++
-			}
 		}
 	case len("Message-ID"):
 		if s.MessageID == "" && is(f.name, "Message-ID") {
@@ -90,46 +81,6 @@ func Values(header []byte, name string) []string {
 		}
 		pos = next
 	}
-}
-
-// RemoveFields returns header without the fields of those names; a name that
-// ends in "*" removes every field whose name begins so. What follows the
-// header section stays as it is. Where nothing is to be removed the result is
-// header itself, otherwise a copy.
-func RemoveFields(header []byte, names ...string) []byte {
-	var out []byte
-	kept := 0 // header[:kept] is in out already
-	for pos := 0; ; {
-		f, next, ok := nextField(header, pos)
-		if !ok {
-			break
-		}
-		if matchesAny(f.name, names) {
-			if out == nil {
-				out = make([]byte, 0, len(header))
-			}
-			out = append(out, header[kept:pos]...)
-			kept = next
-		}
-		pos = next
-	}
-	if kept == 0 {
-		return header
-	}
-	return append(out, header[kept:]...)
-}
-
-func matchesAny(name []byte, names []string) bool {
-	for _, n := range names {
-		if p, ok := strings.CutSuffix(n, "*"); ok {
-			if len(name) >= len(p) && is(name[:len(p)], p) {
-				return true
-			}
-		} else if len(name) == len(n) && is(name, n) {
-			return true
-		}
-	}
-	return false
 }
 
 // HasHeaderEnd reports whether data holds the empty line that ends a header
@@ -215,6 +166,11 @@ func lower(c byte) byte {
 		return c + ('a' - 'A')
 	}
 	return c
+}
+
+// begins is is for the beginning of a field.
+func begins(field []byte, with string) bool {
+	return len(field) >= len(with) && is(field[:len(with)], with)
 }
 
 // contains looks for a short string without the copy that a conversion costs.

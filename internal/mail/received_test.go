@@ -27,7 +27,7 @@ func TestReceived(t *testing.T) {
 	if got != full {
 		t.Errorf("got\n%s\nwant\n%s", got, full)
 	}
-	if s := ScanHeader([]byte(got), "acme.us.gate.example"); s.Own != 1 || s.Received != 1 || s.Fields != 2 {
+	if s := ScanHeader([]byte(got), ""); s.Received != 1 || s.Fields != 2 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -50,7 +50,8 @@ type Item struct {
 	Subject     string
 	Prefix      []byte // trace header fields of ours, sent before the body
 	Body        store.BodyRef
-	Size        int64 // prefix and body
+	Cut         []mail.Span // of the body, in order: what is left out wherever it is read
+	Size        int64       // prefix and body, without what is cut
 	ReceivedAt  time.Time
 	ExpiresAt   time.Time
 	State       State
@@ -71,7 +72,7 @@ type Message struct {
 	Steps   []trace.Step // how it came
 	Body    *store.Body  // shared by the messages of one transaction
 	Ref     store.BodyRef
-	Items   []Item // ids, Message, Tenant, Body and times are filled in by Put
+	Items   []Item // ids, Message, Tenant, Body, Size and times are filled in by Put
 }
 
 // flags of an item's row.
@@ -143,6 +144,7 @@ type detail struct {
 	MessageID  string          `json:"i,omitempty"`
 	Subject    string          `json:"s,omitempty"`
 	Prefix     []byte          `json:"x,omitempty"`
+	Cut        []mail.Span     `json:"c,omitempty"`
 	Last       mail.Reply      `json:"l"`
 	LastAt     int64           `json:"a,omitempty"`
 }
@@ -172,7 +174,8 @@ func (it *Item) encode() string {
 	b = text(b, `,"i":`, it.MessageID)
 	b = text(b, `,"s":`, it.Subject)
 	b = base64.StdEncoding.AppendEncode(append(b, `,"x":"`...), it.Prefix)
-	b = appendReply(append(b, `","l":`...), it.Last)
+	b = appendSpans(append(b, '"'), it.Cut)
+	b = appendReply(append(b, `,"l":`...), it.Last)
 	b = strconv.AppendInt(append(b, `,"a":`...), micros(it.LastAt), 10)
 	return string(append(b, '}'))
 }
@@ -204,13 +207,29 @@ func appendReply(b []byte, r mail.Reply) []byte {
 	return append(b, '}')
 }
 
+func appendSpans(b []byte, spans []mail.Span) []byte {
+	for i, s := range spans {
+		if i == 0 {
+			b = append(b, `,"c":[{"from":`...)
+		} else {
+			b = append(b, `},{"from":`...)
+		}
+		b = strconv.AppendInt(b, int64(s.From), 10)
+		b = strconv.AppendInt(append(b, `,"to":`...), int64(s.To), 10)
+	}
+	if len(spans) > 0 {
+		b = append(b, "}]"...)
+	}
+	return b
+}
+
 func (it *Item) decode(text string) error {
 	var d detail
 	if err := json.Unmarshal([]byte(text), &d); err != nil {
 		return fault.Wrap(fault.Internal, "queue.decode", err)
 	}
 	it.Region, it.Direction, it.Domain, it.From, it.Params = d.Region, d.Direction, d.Domain, d.From, d.Params
-	it.Recipients, it.Own, it.MessageID, it.Subject, it.Prefix = d.Recipients, d.Own, d.MessageID, d.Subject, d.Prefix
+	it.Recipients, it.Own, it.MessageID, it.Subject, it.Prefix, it.Cut = d.Recipients, d.Own, d.MessageID, d.Subject, d.Prefix, d.Cut
 	it.Last, it.LastAt = d.Last, fromMicros(d.LastAt)
 	return nil
 }
@@ -256,7 +275,7 @@ func scanItem(s scanner) (*Item, error) {
 	if err := it.decode(text); err != nil {
 		return nil, err
 	}
-	it.Size = it.Body.Size + int64(len(it.Prefix))
+	it.Size = it.size()
 	it.revive()
 	return it, nil
 }
@@ -281,10 +300,15 @@ func (it *Item) insert(tx store.RoadTx, text string) error {
 	return err
 }
 
+// size is how many bytes are sent.
+func (it *Item) size() int64 {
+	return int64(len(it.Prefix)) + it.Body.Size - int64(mail.Length(it.Cut))
+}
+
 // memory is roughly what the item costs while it is kept in memory.
 func (it *Item) memory() int64 {
 	const itself = 1024
-	return itself + int64(len(it.bytes)+len(it.Prefix)+200*len(it.Recipients))
+	return itself + int64(len(it.bytes)+len(it.Prefix)+200*len(it.Recipients)+16*len(it.Cut))
 }
 
 func micros(t time.Time) int64 {

@@ -22,6 +22,7 @@ func TestEncode(t *testing.T) {
 				{Recipient: mail.Recipient{Address: mail.Address{Local: "d", Domain: "e"}}, State: rcptFailed},
 			},
 			Own: true, MessageID: odd, Subject: odd, Prefix: []byte("Received: \x00\xff\r\n"),
+			Cut:  []mail.Span{{From: 0, To: 12}, {From: 40, To: 1 << 20}},
 			Last: mail.Reply{Code: 550, Text: odd}, LastAt: time.UnixMicro(1234567890123456).UTC(),
 		},
 	} {
@@ -39,7 +40,7 @@ func TestEncode(t *testing.T) {
 }
 
 func FuzzDecodeItem(f *testing.F) {
-	it := Item{Recipients: []Recipient{{State: rcptQueued}}}
+	it := Item{Recipients: []Recipient{{State: rcptQueued}}, Cut: []mail.Span{{From: 1, To: 2}}}
 	f.Add(it.encode())
 	f.Fuzz(func(t *testing.T, text string) {
 		var a, b Item

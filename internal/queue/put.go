@@ -84,10 +84,10 @@ func (q *Queue) stageItems(s *staged, m *Message, now time.Time) error {
 		}
 		it.ID, it.Message, it.Tenant, it.Body = id, m.Summary.ID, m.Summary.Tenant, m.Ref
 		it.ReceivedAt = m.Summary.ReceivedAt
-		it.Size = it.Body.Size + int64(len(it.Prefix))
+		it.Size = it.size()
 		q.startState(it, now)
 		if m.Body != nil {
-			it.bytes = m.Body.Bytes()
+			it.bytes = it.rest(m.Body.Bytes())
 		}
 		s.items = append(s.items, it)
 	}

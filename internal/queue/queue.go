@@ -197,7 +197,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Open reads an item's body, from memory when it is still there.
+// Open reads an item's body but for what is cut, from memory when it is still
+// there.
 func (q *Queue) Open(ctx context.Context, it *Item) (io.ReadCloser, error) {
 	if it.bytes != nil {
 		return io.NopCloser(bytes.NewReader(it.bytes)), nil
@@ -205,10 +206,14 @@ func (q *Queue) Open(ctx context.Context, it *Item) (io.ReadCloser, error) {
 	if it.Body.ID == "" {
 		return nil, fault.New(fault.Missing, "queue.Open", "item "+it.ID+" has no body")
 	}
-	return q.c.Store.Bodies.Open(ctx, it.Body)
+	r, err := q.c.Store.Bodies.Open(ctx, it.Body)
+	if err == nil && len(it.Cut) > 0 {
+		r = &rest{ReadCloser: r, cut: it.Cut}
+	}
+	return r, err
 }
 
-// Bytes is the item's body when it is in memory, else nil.
+// Bytes is what Open reads when it is in memory, else nil.
 func (q *Queue) Bytes(it *Item) []byte { return it.bytes }
 
 // InUse is of kind conflict when the tenant has items.

@@ -145,6 +145,13 @@ func (b *bench) put(m Message) Message {
 	return ms[0]
 }
 
+func (b *bench) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
 // slot asks for a slot and gives up at once.
 func (b *bench) slot() *Slot {
 	ctx, cancel := context.WithCancel(b.Context())

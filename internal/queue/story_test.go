@@ -116,7 +116,7 @@ func (st *story) play(w []string) {
 	case "destination":
 		st.destination(w[1], o)
 	case "notices":
-		st.notices(w[1])
+		st.notices(w[1], o["status"])
 	case "count":
 		st.count(o)
 	case "stop":
@@ -287,8 +287,8 @@ func (st *story) destination(key string, o map[string]string) {
 }
 
 // notices takes the notifications that wait at the tenant's mailbox, and
-// compares what kinds they are, in order.
-func (st *story) notices(want string) {
+// compares what kinds they are, in order, and the status that they tell.
+func (st *story) notices(want, status string) {
 	st.Helper()
 	var kinds []string
 	for {
@@ -304,7 +304,10 @@ func (st *story) notices(want string) {
 		if !it.From.IsNull() || it.Own {
 			st.Errorf("%s: a notification from %s", st.where, it.From)
 		}
-		kinds = append(kinds, st.kind(it))
+		kind, told := st.told(it)
+		if kinds = append(kinds, kind); status != "" && told != status {
+			st.Errorf("%s: the notification tells of %s", st.where, told)
+		}
 		if err := st.q.Report(st.Context(), it, Attempt{Stage: "sent", Replies: []mail.Reply{ok250}}); err != nil {
 			st.Error(err)
 		}
@@ -319,7 +322,8 @@ func (st *story) notices(want string) {
 	}
 }
 
-func (st *story) kind(it *Item) string {
+// told reads the first recipient's part of a notification.
+func (st *story) told(it *Item) (kind, status string) {
 	r, err := st.q.Open(st.Context(), it)
 	if err != nil {
 		st.Fatal(err)
@@ -329,12 +333,15 @@ func (st *story) kind(it *Item) string {
 	if err != nil {
 		st.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(text), "\r\nAction: ")
-	kind, _, _ := strings.Cut(rest, "\r\n")
+	field := func(name string) string {
+		_, rest, _ := strings.Cut(string(text), "\r\n"+name+": ")
+		value, _, _ := strings.Cut(rest, "\r\n")
+		return value
+	}
 	if !strings.Contains(string(text), "Subject: hello") {
 		st.Errorf("%s: the notification does not quote the original", st.where)
 	}
-	return kind
+	return field("Action"), field("Status")
 }
 
 func (st *story) count(o map[string]string) {

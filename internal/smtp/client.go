@@ -327,7 +327,7 @@ func (c *Client) Alive() bool {
 	if c.dead != nil || c.w > c.r {
 		return false
 	}
-	return c.raw == nil || peek(c.raw) == socketQuiet
+	return c.raw == nil || isQuiet(c.raw)
 }
 
 // quitTimeout is how long the 221 is waited for.

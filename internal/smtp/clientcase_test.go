@@ -39,6 +39,7 @@ func TestClients(t *testing.T) {
 type clientCase struct {
 	target Target
 	env    mail.Envelope
+	line   string   // of the content's body
 	steps  []string // of the server
 	times  int
 	probe  bool
@@ -54,7 +55,7 @@ type outcome struct {
 }
 
 func readClientCase(t *testing.T, script string) clientCase {
-	c := clientCase{times: 1, want: map[string]string{}, target: Target{Hello: "client.test"}}
+	c := clientCase{times: 1, line: ".", want: map[string]string{}, target: Target{Hello: "client.test"}}
 	for _, line := range strings.Split(script, "\n") {
 		word, arg, _ := strings.Cut(line, " ")
 		switch word {
@@ -66,6 +67,8 @@ func readClientCase(t *testing.T, script string) clientCase {
 			c.env = envelope(strings.TrimPrefix(words[0], "-"), words[1:]...)
 		case "P:":
 			c.readParams(t, arg)
+		case "B:":
+			c.line = arg
 		case "AGAIN":
 			c.times++
 		case "PROBE":
@@ -141,7 +144,7 @@ func (c *clientCase) talk(t *testing.T, addr string) (o outcome) {
 		return o
 	}
 	defer client.Close()
-	body := []byte("Subject: x\r\n\r\n.\r\n")
+	body := []byte("Subject: x\r\n\r\n" + c.line + "\r\n")
 	for range c.times {
 		if c.probe {
 			o.res, o.err = client.Probe(t.Context(), c.env.From, c.env.To)

@@ -146,17 +146,8 @@ func (c *dialog) open() bool {
 		_ = c.flush()
 		return false
 	}
-	c.EarlyTalker = !c.rules.ImplicitTLS && c.spokeEarly()
 	c.say(220, c.hostname()+" ESMTP")
 	return true
-}
-
-// spokeEarly looks whether the client has sent something before the greeting.
-func (c *dialog) spokeEarly() bool {
-	if len(c.in.data()) > 0 {
-		return true
-	}
-	return c.in.raw != nil && peek(c.in.raw) == socketSpeaks
 }
 
 // hostname is what we call ourselves on this connection.

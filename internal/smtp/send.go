@@ -397,7 +397,9 @@ func (t *exchange) resetNow() error {
 	return nil
 }
 
-// appendMail writes MAIL with the parameters that the server understands.
+// appendMail writes MAIL with the parameters that the server understands. One
+// that does not offer 8BITMIME is not told of it, and gets the content as it is:
+// docs/decisions/0006 says why.
 func (t *exchange) appendMail(dst []byte, size int64) []byte {
 	t.lines++
 	o, p := &t.c.offers, &t.env.Params

@@ -23,11 +23,6 @@ type Conn struct {
 	TLS       *tls.ConnectionState // nil in clear
 	User      string               // authenticated user, "" before AUTH
 	StartedAt time.Time
-	// EarlyTalker says that the client spoke before it was greeted, which RFC
-	// 5321 4.3.1 forbids and honest senders never do. It is seen without
-	// waiting, just before the greeting, so it is known from Hello on; never
-	// with implicit TLS.
-	EarlyTalker bool
 }
 
 // Backend makes a session for each connection.

@@ -46,33 +46,17 @@ func readSocket(fd uintptr, p []byte) (n int, again bool, err error) {
 	}
 }
 
-// socketState is what a look at an idle socket shows.
-type socketState int
-
-const (
-	socketQuiet  socketState = iota // open, nothing to read
-	socketSpeaks                    // bytes wait to be read
-	socketClosed                    // closed by the peer, or broken
-)
-
-// peek looks at a socket without reading from it and without waiting.
-func peek(raw syscall.RawConn) socketState {
-	state := socketClosed
+// isQuiet looks at an idle socket without reading from it and without waiting:
+// it is open, and there is nothing to read.
+func isQuiet(raw syscall.RawConn) bool {
+	quiet := false
 	var one [1]byte
 	err := raw.Read(func(fd uintptr) bool {
-		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		switch {
-		case err == syscall.EAGAIN || err == syscall.EINTR:
-			state = socketQuiet
-		case err == nil && n > 0:
-			state = socketSpeaks
-		}
+		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		quiet = err == syscall.EAGAIN || err == syscall.EINTR
 		return true
 	})
-	if err != nil {
-		return socketClosed
-	}
-	return state
+	return err == nil && quiet
 }
 
 // bindLate lets the kernel choose a source port when it knows the destination,

@@ -417,7 +417,7 @@ func TestHosts(t *testing.T) {
 		t.Errorf("null beside others: %v, %v", h, err)
 	}
 	for name, kind := range map[string]fault.Kind{"null.test": fault.Never, "none.test": fault.Missing, "broken.test": fault.Later} {
-		if _, err := Hosts(t.Context(), f, name); !fault.Is(err, kind) {
+		if _, err := Hosts(t.Context(), f, name); !fault.Is(err, kind) || errors.Is(err, ErrNullMX) != (name == "null.test") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

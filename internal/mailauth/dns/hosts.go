@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -13,10 +15,15 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/fault"
 )
 
+// ErrNullMX is in the chain of the error about a domain that says that it takes
+// no mail (RFC 7505). Unlike a domain that does not exist it is answered with
+// a code of its own.
+var ErrNullMX = errors.New("it has a null MX (RFC 7505)")
+
 // Hosts returns the hosts that take a domain's mail, in the order in which
 // they are to be tried: by preference, and at random among equals (RFC 5321
 // 5.1). A domain without MX is its own host when it has an address. A null MX
-// (RFC 7505) gives kind never; a domain that has neither gives kind missing.
+// gives ErrNullMX, of kind never; a domain that has neither gives kind missing.
 func Hosts(ctx context.Context, r Resolver, domain string) ([]MX, error) {
 	all, err := r.MX(ctx, domain)
 	if fault.Is(err, fault.Missing) {
@@ -27,8 +34,8 @@ func Hosts(ctx context.Context, r Resolver, domain string) ([]MX, error) {
 	}
 	hosts := slices.DeleteFunc(slices.Clone(all), func(m MX) bool { return m.Host == "." || m.Host == "" })
 	if len(hosts) == 0 {
-		return nil, fault.New(fault.Never, "dns.Hosts", domain+" takes no mail: it has a null MX (RFC 7505)").
-			WithHint("Write to another address; this domain says that it never receives mail.")
+		return nil, &fault.Error{Kind: fault.Never, Op: "dns.Hosts", Err: fmt.Errorf("%s takes no mail: %w", domain, ErrNullMX),
+			Hint: "Write to another address; this domain says that it never receives mail."}
 	}
 	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
 	slices.SortStableFunc(hosts, func(a, b MX) int { return cmp.Compare(a.Preference, b.Preference) })
