@@ -2,10 +2,8 @@ package main
 
 import (
 	"os"
-	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
-	"github.com/sallyport-mail/sallyport/internal/store"
 )
 
 type backupCmd struct {
@@ -40,23 +38,3 @@ func (c *backupCmd) Run(e *env) error {
 
 // operatorFiles are what a backup does not hold: keys and passwords.
 const operatorFiles = "tls/, identities/ and secrets/"
-
-type restoreCmd struct {
-	File  string `arg:"" type:"existingfile"`
-	Store string `help:"Another store than the folder's settings name." placeholder:"URL"`
-}
-
-// Run fills an empty folder, which then can be served. Certificates that were
-// not copied beside it are made anew, self-signed, by serve.
-func (c *restoreCmd) Run(e *env) error {
-	dir := e.flags.Data
-	if err := emptyDir(dir); err != nil {
-		return err
-	}
-	err := store.Restore(e.ctx, c.File, store.Config{Dir: dir, URL: c.Store, Log: newLog(e.stderr, "warn"), Now: time.Now})
-	if err != nil {
-		return err
-	}
-	return e.done("restored into "+dir+"\nnext: copy "+operatorFiles+" into it if you have them, then sallyport serve --data "+dir,
-		map[string]any{"restored": true, "data": dir})
-}

@@ -3,14 +3,16 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
 )
 
 // ourTables lists the tables of a PostgreSQL database without goose's own.
@@ -74,9 +76,13 @@ func emptyPostgres(ctx context.Context, db *sql.DB) (bool, error) {
 	return n == 0, err
 }
 
+// fillTable brings one table's rows into an empty table, within the
+// transaction that conn is in.
+type fillTable func(ctx context.Context, conn *sql.Conn, table string) error
+
 // fillPostgres makes the schema of the backup in an empty database, and fills
-// its tables from dir in one transaction.
-func fillPostgres(ctx context.Context, url string, m manifest, dir string) error {
+// its tables in one transaction.
+func fillPostgres(ctx context.Context, url string, m manifest, tables []string, fill fillTable) error {
 	write, read, err := openPostgres(url)
 	if err != nil {
 		return err
@@ -93,19 +99,28 @@ func fillPostgres(ctx context.Context, url string, m manifest, dir string) error
 		return err
 	}
 	defer conn.Close()
-	if _, err := conn.ExecContext(ctx, "BEGIN; SET LOCAL statement_timeout = 0"); err != nil {
+	if _, err := conn.ExecContext(ctx, "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
 		return err
 	}
-	if err := fillTables(ctx, conn, m, dir); err != nil {
+	if err := fillTables(ctx, conn, tables, fill); err != nil {
 		conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
-		return err
+		return notFilled(err)
 	}
 	_, err = conn.ExecContext(ctx, "COMMIT")
 	return err
 }
 
-func fillTables(ctx context.Context, conn *sql.Conn, m manifest, dir string) error {
-	tables, err := parentsFirst(ctx, conn, m.Tables)
+// notFilled says what a restore that ended here leaves: tables without rows.
+func notFilled(err error) error {
+	err = Fault("store.Restore", err)
+	if e, ok := errors.AsType[*fault.Error](err); ok && e.Hint == "" {
+		return e.WithHint("Nothing was restored. Before another try give it an empty database: this one has tables now.")
+	}
+	return err
+}
+
+func fillTables(ctx context.Context, conn *sql.Conn, tables []string, fill fillTable) error {
+	tables, err := parentsFirst(ctx, conn, tables)
 	if err != nil || len(tables) == 0 {
 		return err
 	}
@@ -114,23 +129,26 @@ func fillTables(ctx context.Context, conn *sql.Conn, m manifest, dir string) err
 		return err
 	}
 	for _, table := range tables {
-		if err := fillTable(ctx, conn, table, filepath.Join(dir, tableFolder, table)); err != nil {
+		if err := fill(ctx, conn, table); err != nil {
 			return err
 		}
 	}
 	return advanceIdentities(ctx, conn)
 }
 
-func fillTable(ctx context.Context, conn *sql.Conn, table, file string) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
+// copiedTables fills tables from the files that COPY wrote, below dir.
+func copiedTables(dir string) fillTable {
+	return func(ctx context.Context, conn *sql.Conn, table string) error {
+		f, err := os.Open(filepath.Join(dir, tableFolder, table))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return postgresConn(conn, func(c *pgx.Conn) error {
+			_, err := c.PgConn().CopyFrom(ctx, f, fmt.Sprintf(`COPY %q FROM STDIN (FORMAT binary)`, table))
+			return err
+		})
 	}
-	defer f.Close()
-	return postgresConn(conn, func(c *pgx.Conn) error {
-		_, err := c.PgConn().CopyFrom(ctx, io.Reader(f), fmt.Sprintf(`COPY %q FROM STDIN (FORMAT binary)`, table))
-		return err
-	})
 }
 
 // parentsFirst orders tables so that none comes before one that it refers to.
@@ -164,10 +182,11 @@ func parentsFirst(ctx context.Context, conn *sql.Conn, tables []string) ([]strin
 }
 
 // advanceIdentities sets every counter behind the rows that came with their
-// numbers.
+// numbers; none goes back.
 func advanceIdentities(ctx context.Context, conn *sql.Conn) error {
-	updates, err := column(ctx, conn, `SELECT format('SELECT setval(pg_get_serial_sequence(%L, %L), COALESCE(MAX(%I), 0) + 1, false) FROM %I',
-		quote_ident(table_name), column_name, column_name, table_name)
+	updates, err := column(ctx, conn, `SELECT format('SELECT setval(pg_get_serial_sequence(%1$L, %2$L),
+			GREATEST(COALESCE(MAX(%2$I), 0) + 1, nextval(pg_get_serial_sequence(%1$L, %2$L))), false) FROM %3$I',
+		quote_ident(table_name), column_name, table_name)
 		FROM information_schema.columns WHERE table_schema = current_schema() AND is_identity = 'YES'
 		AND table_name NOT IN ('version_road', 'version_control', 'version_trace')`)
 	if err != nil {

@@ -36,8 +36,8 @@ func TestBackupInUse(t *testing.T) {
 		if c.URL != "" {
 			fresh.URL = testpeer.SharedPostgres(t).Database(t)
 		}
-		must(t, store.Restore(t.Context(), backup, fresh))
-		if err := store.Restore(t.Context(), backup, fresh); !fault.Is(err, fault.Conflict) {
+		must(t, store.Restore(t.Context(), backup, fresh, nil))
+		if err := store.Restore(t.Context(), backup, fresh, nil); !fault.Is(err, fault.Conflict) {
 			t.Error(err)
 		}
 		again := testpeer.OpenStore(t, fresh)
@@ -104,6 +104,7 @@ func TestRestoreRefuses(t *testing.T) {
 		"foreign":    tarOf("readme", "hello"),
 		"form":       tarOf("manifest.json", `{"format":9,"store":"sqlite"}`),
 		"store":      tarOf("manifest.json", `{"format":1,"store":"postgres"}`),
+		"other":      tarOf("manifest.json", `{"format":1,"store":"oracle"}`),
 		"newer":      tarOf("manifest.json", `{"format":1,"store":"sqlite","versions":{"road":99999,"control":1,"trace":1}}`),
 		"incomplete": tarOf("manifest.json", `{"format":1,"store":"sqlite","versions":{"road":1,"control":1,"trace":1}}`),
 		"way out":    tarOf("manifest.json", `{"format":1,"store":"sqlite","versions":{"road":1,"control":1,"trace":1}}`, "../out", "x"),
@@ -112,7 +113,7 @@ func TestRestoreRefuses(t *testing.T) {
 			file := filepath.Join(dir, "bad.tar")
 			must(t, os.WriteFile(file, content, 0o600))
 			to := filepath.Join(dir, "to "+name)
-			if err := store.Restore(t.Context(), file, store.Config{Dir: to}); !fault.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
+			if err := store.Restore(t.Context(), file, store.Config{Dir: to}, nil); !fault.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
 				t.Error(err)
 			}
 			if left, err := os.ReadDir(to); err != nil || len(left) > 0 {

@@ -3,7 +3,6 @@ package store
 import (
 	"archive/tar"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,10 +15,17 @@ import (
 
 const maxManifest = 1 << 20
 
+// Settle looks at the files of the data directory itself, which lie below own
+// and have not got their names there yet. It may change them, and returns the
+// address of the store to fill, as in Config.URL.
+type Settle func(own string) (url string, err error)
+
 // Restore fills an empty directory (and an empty PostgreSQL database) from a
-// backup. What it unpacks has its names only when all of it is there and on
-// disk, so that a restore that was cut short is never taken for a store.
-func Restore(ctx context.Context, file string, c Config) error {
+// backup, whichever of the two databases that is of. What it unpacks has its
+// names only when all of it is there and on disk, so that a restore that was
+// cut short is never taken for a store. A settle that is not nil has the last
+// word about which store is filled.
+func Restore(ctx context.Context, file string, c Config, settle Settle) error {
 	c = c.withDefaults()
 	var err error
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
@@ -38,14 +44,43 @@ func Restore(ctx context.Context, file string, c Config) error {
 		return Fault("store.Restore", err)
 	}
 	defer os.RemoveAll(tmp)
-	m, err := unpack(ctx, tar.NewReader(f), tmp, c.dialect())
-	if err == nil && c.dialect() == onPostgres {
-		err = fillPostgres(ctx, c.URL, m, tmp)
+	m, err := unpack(ctx, tar.NewReader(f), tmp)
+	if err == nil && settle != nil {
+		c.URL, err = settled(ctx, c, settle, filepath.Join(tmp, ownFolder))
+	}
+	if err == nil {
+		err = fill(ctx, c, m, tmp)
 	}
 	if err == nil {
 		err = moveIn(tmp, c.Dir)
 	}
 	return Fault("store.Restore", err)
+}
+
+// settled asks settle, and whether the store that it names is empty.
+func settled(ctx context.Context, c Config, settle Settle, own string) (string, error) {
+	if err := os.MkdirAll(own, 0o750); err != nil {
+		return "", err
+	}
+	url, err := settle(own)
+	if err != nil || url == c.URL {
+		return url, err
+	}
+	c.URL = url
+	return url, mustHaveNoTables(ctx, c)
+}
+
+// fill brings what was unpacked into tmp to the database that it is for.
+func fill(ctx context.Context, c Config, m manifest, tmp string) error {
+	switch {
+	case c.dialect() == onPostgres && m.Store == onSQLite.String():
+		return sqliteIntoPostgres(ctx, c, m, tmp)
+	case c.dialect() == onPostgres:
+		return fillPostgres(ctx, c.URL, m, m.Tables, copiedTables(tmp))
+	case m.Store == onPostgres.String():
+		return postgresIntoSQLite(ctx, m, tmp)
+	}
+	return nil // the files are the databases
 }
 
 // mustBeEmpty refuses to write over anything; it makes the directory.
@@ -64,25 +99,30 @@ func mustBeEmpty(ctx context.Context, c Config) error {
 		return fault.New(fault.Conflict, "store.Restore", "the directory "+c.Dir+" is not empty").
 			WithHint("Name an empty directory.")
 	}
+	return mustHaveNoTables(ctx, c)
+}
+
+// mustHaveNoTables refuses a PostgreSQL database that is in use.
+func mustHaveNoTables(ctx context.Context, c Config) error {
 	if c.dialect() != onPostgres {
 		return nil
 	}
-	db, err := sql.Open("pgx", c.URL)
+	db, err := postgresPool(c.URL, map[string]string{})
 	if err != nil {
-		return Fault("store.Restore", err)
+		return err
 	}
 	defer db.Close()
 	empty, err := emptyPostgres(ctx, db)
 	if err == nil && !empty {
 		return fault.New(fault.Conflict, "store.Restore", "the PostgreSQL database has tables already").
-			WithHint("Name an empty database.")
+			WithHint("Name an empty database with --store postgres://…")
 	}
 	return Fault("store.Restore", err)
 }
 
 // unpack writes every entry below dir and syncs it.
-func unpack(ctx context.Context, t *tar.Reader, dir string, d dialect) (manifest, error) {
-	m, err := readManifest(t, d)
+func unpack(ctx context.Context, t *tar.Reader, dir string) (manifest, error) {
+	m, err := readManifest(t)
 	if err != nil {
 		return m, err
 	}
@@ -110,7 +150,7 @@ func damagedBackup(err error) error {
 
 // readManifest reads the first entry, and refuses what this program cannot
 // restore.
-func readManifest(t *tar.Reader, d dialect) (manifest, error) {
+func readManifest(t *tar.Reader) (manifest, error) {
 	var m manifest
 	head, err := t.Next()
 	if err != nil {
@@ -122,12 +162,8 @@ func readManifest(t *tar.Reader, d dialect) (manifest, error) {
 	if err := json.NewDecoder(io.LimitReader(t, maxManifest)).Decode(&m); err != nil {
 		return m, damagedBackup(err)
 	}
-	if m.Store != d.String() {
-		return m, fault.New(fault.Invalid, "store.Restore", "the backup is of a store on "+m.Store+", not on "+d.String()).
-			WithHint("Restore it with --store " + m.Store + ".")
-	}
-	if m.Format != manifestForm {
-		return m, fault.New(fault.Invalid, "store.Restore", fmt.Sprintf("the backup has format %d", m.Format)).
+	if m.Format != manifestForm || (m.Store != onSQLite.String() && m.Store != onPostgres.String()) {
+		return m, fault.New(fault.Invalid, "store.Restore", fmt.Sprintf("the backup has format %d of a store on %q", m.Format, m.Store)).
 			WithHint("Restore it with the version of sallyport that wrote it.")
 	}
 	return m, knownVersions(m)
