@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +28,7 @@ func (g *gateway) openAPI(ctx context.Context) error {
 	handler := api.New(api.Config{
 		Tenants: g.tenants, Connections: g.connections, Directory: g.directory, Queue: g.queue, Trace: g.trace, Resolver: g.resolver,
 		Hostname: g.cfg.hostname, SetCredential: g.connections.SetCredential,
-		Edge: g.edge.Stats, Store: g.storeStats, Certificates: g.certificates,
+		Edge: g.edge.Stats, Store: g.storeStats, Regions: g.regionStats, Certificates: g.certificates,
 		Ready: g.store.Ping, Checks: g.checks(), Backup: g.store.Backup, Verify: g.verifyStore, Scratch: scratch,
 		OpenMetrics: !g.cfg.API.MetricsTokens, Version: version, Log: g.log, Now: time.Now,
 	})
@@ -50,7 +52,22 @@ func (g *gateway) openAPI(ctx context.Context) error {
 
 func (g *gateway) storeStats() api.StoreStats {
 	s := g.store.Stats()
-	return api.StoreStats{Commits: s.Commits, Changes: s.Changes, Retried: s.Retried, WALBytes: s.WALBytes, FreeBytes: s.FreeBytes}
+	return api.StoreStats{Commits: s.Commits, Changes: s.Changes, Retried: s.Retried, Waiting: s.Waiting, WALBytes: s.WALBytes, FreeBytes: s.FreeBytes}
+}
+
+// regionStats lists the regions of the settings, and those that mail is still
+// of but the settings are not.
+func (g *gateway) regionStats() []api.RegionStats {
+	delivered := g.queue.Stats().Regions
+	var out []api.RegionStats
+	for _, region := range g.cfg.Regions {
+		out = append(out, api.RegionStats{Region: region, Delivered: delivered[region]})
+		delete(delivered, region)
+	}
+	for _, region := range slices.Sorted(maps.Keys(delivered)) {
+		out = append(out, api.RegionStats{Region: region, Delivered: delivered[region]})
+	}
+	return out
 }
 
 func (g *gateway) certificates() []api.Certificate {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -70,6 +71,7 @@ type Queue struct {
 	late       []unwritten
 	retryLater []string // items that were refused before their route was known to be broken
 	figures    figures
+	regions    map[string]uint64 // what figures.delivered sums up
 }
 
 // figures since the start.
@@ -98,7 +100,7 @@ func New(ctx context.Context, c Config) (*Queue, error) {
 	q := &Queue{
 		c: c, road: c.Store.Road.Road(), log: c.Log,
 		refillKick: make(chan struct{}, 1), alarmKick: make(chan struct{}, 1), lateKick: make(chan struct{}, 1),
-		dests: map[string]*destination{}, busy: map[string]*hand{},
+		dests: map[string]*destination{}, busy: map[string]*hand{}, regions: map[string]uint64{},
 	}
 	q.stops.set(nil)
 	if err := q.load(ctx); err != nil {
@@ -233,6 +235,7 @@ func (q *Queue) InUse(tenant string) error {
 type Stats struct {
 	Queued, Ready, Deferred, Held, Failed, InFlight int64
 	Accepted, Delivered, Deferrals, Failures        uint64 // since start
+	Regions                                         map[string]uint64 // Delivered by the items' region
 	Destinations                                    int
 	OldestReady                                     *time.Time
 }
@@ -244,7 +247,7 @@ func (q *Queue) Stats() Stats {
 	f := q.figures
 	s := Stats{
 		Accepted: f.accepted, Delivered: f.delivered, Deferrals: f.deferrals, Failures: f.failures,
-		InFlight: int64(q.leased),
+		Regions: maps.Clone(q.regions), InFlight: int64(q.leased),
 	}
 	var oldest int64
 	for _, d := range q.dests {

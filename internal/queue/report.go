@@ -360,7 +360,10 @@ func (q *Queue) settle(r *record) {
 	h := r.hand
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.figures.delivered += r.tally.delivered
+	if n := r.tally.delivered; n > 0 {
+		q.figures.delivered += n
+		q.regions[r.item.Region] += n
+	}
 	q.figures.deferrals += r.tally.deferrals
 	q.figures.failures += r.tally.failures
 	q.letGo(h)

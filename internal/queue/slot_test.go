@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"maps"
 	"strconv"
 	"sync"
 	"testing"
@@ -35,6 +36,7 @@ func (b *bench) running() {
 func TestRace(t *testing.T) {
 	testpeer.EachStore(t, func(t *testing.T, s *store.Store) {
 		const items, limit = 300, 3
+		var mu sync.Mutex
 		b := newBench(t, s, func(c *Config) {
 			c.Now = time.Now
 			c.Window = 16
@@ -42,7 +44,6 @@ func TestRace(t *testing.T) {
 		})
 		b.running()
 		ctx, cancel := context.WithCancel(t.Context())
-		var mu sync.Mutex
 		got := map[string]int{}
 		open := map[string]int{}
 		var deliverers, writers sync.WaitGroup
@@ -82,6 +83,7 @@ func TestRace(t *testing.T) {
 				for i := range items / 4 {
 					tenant := "t" + strconv.Itoa(i%3)
 					ms := []Message{b.message(tenant, "mx:"+strconv.Itoa(w%2), "x@far.test", "b@far.test")}
+					ms[0].Items[0].Region = "region of " + tenant
 					if err := b.q.Put(context.WithoutCancel(ctx), ms); err != nil {
 						t.Error(err)
 					}
@@ -100,6 +102,10 @@ func TestRace(t *testing.T) {
 		}
 		if x := b.q.Stats(); x.Queued != 0 || x.InFlight != 0 || x.Delivered != items {
 			t.Errorf("%+v", x)
+		}
+		want := map[string]uint64{"region of t0": items / 3, "region of t1": items / 3, "region of t2": items / 3}
+		if got := b.q.Stats().Regions; !maps.Equal(got, want) {
+			t.Errorf("delivered by region %v, not %v", got, want)
 		}
 		if b.q.used != 0 || b.q.cached != 0 || b.q.entries != 0 {
 			t.Errorf("left: %d slots, %d bytes, %d entries", b.q.used, b.q.cached, b.q.entries)
