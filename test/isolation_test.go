@@ -22,6 +22,7 @@ import (
 func TestTenantsApart(t *testing.T) {
 	ca := testpeer.NewCA(t, "clients")
 	certB, certNobody := ca.Issue(t, nil, "client.b.test"), ca.Issue(t, nil, "client.nobody.test")
+	certUnfit := ca.Issue(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "server.b.test")
 	sink := testpeer.StartSink(t, testpeer.SinkRules{})
 	p := newProcess(t, "")
 	platforms := freeAddresses(t, 1)[0]
@@ -30,7 +31,8 @@ func TestTenantsApart(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		p.tenant(name, "us", name+".test", sink.Addr)
 	}
-	p.connection("b", "out", sink.Addr, "--direction", "outbound", "--tls", "none", "--network", "127.0.0.7/32", "--client-cert-sha256", fingerprint(certB))
+	p.connection("b", "out", sink.Addr, "--direction", "outbound", "--tls", "none", "--network", "127.0.0.7/32", "--client-cert-sha256", fingerprint(certB),
+		"--client-cert-sha256", fingerprint(certUnfit))
 	user := object[struct{ User, Password string }](p, "credential", "add", "b", "bob")
 
 	for _, c := range []struct {
@@ -49,6 +51,7 @@ func TestTenantsApart(t *testing.T) {
 		{"by certificate, as oneself", attempt{addr: platforms, cert: certB}, "bob@b.test", "x@elsewhere.test", "", false},
 		{"by certificate, as A", attempt{addr: platforms, cert: certB}, "alice@a.test", "x@elsewhere.test", "", true},
 		{"by a certificate of nobody", attempt{addr: platforms, cert: certNobody}, "bob@b.test", "x@elsewhere.test", "", true},
+		{"by a certificate that is not for clients", attempt{addr: platforms, cert: certUnfit}, "bob@b.test", "x@elsewhere.test", "", true},
 		{"without a certificate", attempt{addr: platforms}, "bob@b.test", "x@elsewhere.test", "", true},
 		{"by certificate where none is asked for", attempt{addr: p.smtp, cert: certB}, "bob@b.test", "x@elsewhere.test", "", true},
 	} {
@@ -58,6 +61,9 @@ func TestTenantsApart(t *testing.T) {
 				t.Errorf("refused: %v, want %v: %v", refused, c.refused, err)
 			}
 		})
+	}
+	if found, _, _ := p.cli("doctor"); !strings.Contains(found, "out of b ("+fingerprint(certUnfit)[:16]+"…): clientAuth") {
+		t.Errorf("doctor does not say which certificate is no proof:\n%s", found)
 	}
 	for _, m := range sink.Wait(t, 3, 20*time.Second) {
 		if m.From.Domain != "b.test" {

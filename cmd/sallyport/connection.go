@@ -86,7 +86,7 @@ type connectionAdd struct {
 	User        string   `help:"User for AUTH."`
 	LMTP        bool     `name:"lmtp" help:"Speak LMTP."`
 	Network     []string `help:"Client network whose mail is this tenant's outbound mail." placeholder:"CIDR"`
-	ClientCert  []string `name:"client-cert-sha256" help:"Client certificate whose mail is this tenant's outbound mail." placeholder:"HEX"`
+	ClientCert  []string `name:"client-cert-sha256" help:"Client certificate, in date and with clientAuth among its extended key usages, whose mail is this tenant's outbound mail." placeholder:"HEX"`
 	Platform    string   `help:"Platform shared by many tenants that sends outbound mail: exchange-online or google."`
 	Originator  []string `help:"X-OriginatorOrg by which the platform names this tenant." placeholder:"ORG"`
 	Domain      []string `help:"Domain that it serves, when a tenant has several." placeholder:"D"`
@@ -116,6 +116,9 @@ func (c *connectionAdd) Run(e *env) error {
 		next := "next: sallyport connection test " + v.Tenant + " " + v.Name
 		if c.Auth != "none" {
 			next = "next: sallyport credential set " + v.Tenant + " " + v.Name + " --stdin"
+		}
+		if len(c.ClientCert) > 0 {
+			next += "\nA client's certificate proves nothing when it has ended or is not for clients (clientAuth): doctor says so once it was held."
 		}
 		return fmt.Sprintf("connection %s of %s added: %s to %s, TLS %s\n%s", v.Name, v.Tenant, v.Direction, v.to(), v.TLS, next)
 	})

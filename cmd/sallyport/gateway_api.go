@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"maps"
 	"net"
 	"os"
@@ -93,6 +94,7 @@ func (g *gateway) checks() []api.Check {
 		{Name: "store", Run: g.checkStore},
 		{Name: "disk", Run: g.checkDisk},
 		{Name: "certificates", Run: g.checkCertificates},
+		{Name: "client certificates", Run: g.checkClients},
 		{Name: "routes", Run: g.checkRoutes},
 		{Name: "recipients", Run: g.checkRecipients},
 		{Name: "destinations", Run: g.checkDestinations},
@@ -142,6 +144,20 @@ func (g *gateway) checkCertificates(context.Context) (bool, string, string) {
 		return false, "self-signed: " + some(selfSigned), fix + " Senders that verify (MTA-STS, DANE) refuse self-signed ones."
 	}
 	return true, "none ends within three weeks", ""
+}
+
+// checkClients says why mail of a tenant is refused although its client holds
+// the certificate that the tenant registered.
+func (g *gateway) checkClients(context.Context) (bool, string, string) {
+	var bad []string
+	for _, u := range g.edge.Unproven() {
+		bad = append(bad, fmt.Sprintf("%s of %s (%s…): %s; last %s", u.Connection, u.Tenant, u.SHA256[:16], u.Why, u.Last.UTC().Format(time.RFC3339)))
+	}
+	if len(bad) > 0 {
+		return false, "registered, but no proof: " + some(bad),
+			"Have the client use a certificate in date, with clientAuth among its extended key usages, and add the connection anew with the --client-cert-sha256 of that one."
+	}
+	return true, "none that is registered was held in vain", ""
 }
 
 // eachTenant visits every tenant.

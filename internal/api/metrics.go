@@ -26,7 +26,7 @@ type figures struct {
 	s                                                              *server
 	depth, oldest, destinations, inFlight                          *prometheus.Desc
 	accepted, delivered, deferrals, failures                       *prometheus.Desc
-	sessions, connects, taken, refused, deferred                   *prometheus.Desc
+	sessions, connects, taken, refused, deferred, unproven         *prometheus.Desc
 	commits, changes, retried, group, waiting, walBytes, freeBytes *prometheus.Desc
 	region, notAfter, tenants, domains                             *prometheus.Desc
 }
@@ -50,6 +50,7 @@ func newFigures(s *server) *figures {
 		taken:        d("smtp_accepted_total", "Messages answered with 250 since start."),
 		refused:      d("smtp_refused_total", "Refusals in the SMTP dialogue since start."),
 		deferred:     d("smtp_deferred_total", "Temporary refusals in the SMTP dialogue since start."),
+		unproven:     d("smtp_unproven_certificates_total", "Handshakes since start with a client certificate that is registered but no proof."),
 		commits:      d("store_commits_total", "Durable commits since start."),
 		changes:      d("store_changes_total", "Changes in those commits since start."),
 		retried:      d("store_changes_retried_total", "Changes that ran alone after a neighbour failed."),
@@ -125,6 +126,7 @@ func (f *figures) collectEdge(gauge gauger, count counter) {
 	count(f.taken, e.Accepted)
 	count(f.refused, e.Refused)
 	count(f.deferred, e.Deferred)
+	count(f.unproven, e.Unproven)
 }
 
 func (f *figures) collectStore(gauge gauger, count counter) {

@@ -34,6 +34,7 @@ type EdgeStats struct {
 	Accepted uint64 `json:"accepted"`
 	Refused  uint64 `json:"refused"`
 	Deferred uint64 `json:"deferred"`
+	Unproven uint64 `json:"unproven" doc:"Handshakes since start with a client certificate that is registered but no proof: doctor says why"`
 }
 
 // Status is what the gateway says about itself.
@@ -87,7 +88,8 @@ func (s *server) edgeStats() EdgeStats {
 		return EdgeStats{}
 	}
 	e := s.Edge()
-	return EdgeStats{Sessions: e.Sessions, Connects: e.Connects, Accepted: e.Accepted, Refused: e.Refused, Deferred: e.Deferred}
+	return EdgeStats{Sessions: e.Sessions, Connects: e.Connects, Accepted: e.Accepted, Refused: e.Refused, Deferred: e.Deferred,
+		Unproven: e.Unproven}
 }
 
 func (s *server) storeStats() StoreStats {

@@ -76,6 +76,8 @@ type Edge struct {
 
 	sessions                              atomic.Int64
 	connects, accepted, refused, deferred atomic.Uint64
+	unproven                              atomic.Uint64
+	unprovens                             unprovens
 }
 
 // New makes an edge; it starts nothing.
@@ -96,6 +98,7 @@ func New(c Config) *Edge {
 		platforms: platformsOf(c.PlatformNames, c.PlatformFields),
 		clients:   clients,
 		ids:       newIDSource(),
+		unprovens: unprovens{book: map[string]*unproven{}},
 		buffers:   sync.Pool{New: func() any { return new([readBuffer]byte) }},
 	}
 }
@@ -110,11 +113,12 @@ func (e *Edge) Backend(kind Kind, region string) smtp.Backend {
 type Stats struct {
 	Sessions                    int64
 	Connects, Accepted, Refused uint64
-	Deferred                    uint64
+	Deferred, Unproven          uint64
 }
 
 // Stats returns what was counted since the start: Accepted are messages,
-// Refused and Deferred the replies with 5xx and 4xx.
+// Refused and Deferred the replies with 5xx and 4xx, Unproven the handshakes
+// with a client certificate that is registered but no proof.
 func (e *Edge) Stats() Stats {
 	return Stats{
 		Sessions: e.sessions.Load(),
@@ -122,5 +126,6 @@ func (e *Edge) Stats() Stats {
 		Accepted: e.accepted.Load(),
 		Refused:  e.refused.Load(),
 		Deferred: e.deferred.Load(),
+		Unproven: e.unproven.Load(),
 	}
 }

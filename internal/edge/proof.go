@@ -52,17 +52,23 @@ func (s *session) proven() proof {
 
 func (e *Edge) judge(state *tls.ConnectionState) proof {
 	leaf, now := state.PeerCertificates[0], e.c.Now()
-	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) || !forClients(leaf) {
-		return proof{}
+	why := unfit(leaf, now)
+	if why == "" {
+		if p := e.platformOf(leaf, state.PeerCertificates[1:], now); p != nil {
+			return proof{platform: p}
+		}
 	}
-	if p := e.platformOf(leaf, state.PeerCertificates[1:], now); p != nil {
-		return proof{platform: p}
-	}
-	sum := sha256.Sum256(leaf.Raw)
-	name, conn, ok := e.c.Connections.ByClientCert(hex.EncodeToString(sum[:]))
+	digest := sha256.Sum256(leaf.Raw)
+	sum := hex.EncodeToString(digest[:])
+	name, conn, ok := e.c.Connections.ByClientCert(sum)
 	if !ok {
 		return proof{}
 	}
+	if why != "" {
+		e.unprove(name, conn, sum, why)
+		return proof{}
+	}
+	e.unprovens.prove(sum)
 	return proof{tenant: name, connection: conn}
 }
 

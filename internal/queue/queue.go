@@ -234,7 +234,7 @@ func (q *Queue) InUse(tenant string) error {
 // Stats are figures for metrics and the demo.
 type Stats struct {
 	Queued, Ready, Deferred, Held, Failed, InFlight int64
-	Accepted, Delivered, Deferrals, Failures        uint64 // since start
+	Accepted, Delivered, Deferrals, Failures        uint64            // since start
 	Regions                                         map[string]uint64 // Delivered by the items' region
 	Destinations                                    int
 	OldestReady                                     *time.Time
