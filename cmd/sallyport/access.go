@@ -11,7 +11,7 @@ import (
 type credentialCmd struct {
 	Set    credentialSet    `cmd:"" help:"Set the password that a connection presents."`
 	Add    credentialAdd    `cmd:"" help:"Add a user who submits mail; prints the password once."`
-	List   credentialList   `cmd:"" help:"List a tenant's credentials."`
+	List   credentialList   `cmd:"" help:"List a tenant's credentials: its connections' passwords, and users who submit mail."`
 	Reset  credentialReset  `cmd:"" help:"Give a user a new password; prints it once."`
 	Revoke credentialRevoke `cmd:"" help:"Let a user submit no more."`
 }

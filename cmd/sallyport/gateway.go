@@ -96,6 +96,9 @@ func (g *gateway) openConnections(ctx context.Context) (err error) {
 	if g.custody, err = client.NewFiles(g.dir); err != nil {
 		return err
 	}
+	if n, err := g.custody.Sweep(); err != nil || n > 0 {
+		g.log.Warn("custody was swept of files that a kill had left half written", "files", n, "error", err)
+	}
 	if err = selfSign(g.custody, g.cfg, time.Now()); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
 )
@@ -17,6 +18,31 @@ type newSecret struct {
 		User   string `json:"user" doc:"Default the connection's user"`
 		Secret string `json:"secret" required:"true" minLength:"1" maxLength:"65536"`
 	}
+}
+
+// Credential is a submission user, or the password that a connection presents.
+type Credential struct {
+	Tenant     string     `json:"tenant"`
+	Connection string     `json:"connection" doc:"smtp-auth for a submission user"`
+	User       string     `json:"user"`
+	State      string     `json:"state" doc:"active or revoked"`
+	SetAt      time.Time  `json:"set_at"`
+	LastUsed   *time.Time `json:"last_used" doc:"null: never, or not known"`
+	LastOpened *time.Time `json:"last_opened" doc:"null: never, or not known"`
+	Opened     *int64     `json:"opened_count" doc:"null: not known; a submission user's is a hash, which cannot be opened"`
+
+	key string // orders a listing
+}
+
+func ofSubmitter(u tenant.Submitter) Credential {
+	return Credential{Tenant: u.Tenant, Connection: u.Connection, User: u.User, State: u.State, SetAt: u.SetAt,
+		LastUsed: u.LastUsed, LastOpened: u.LastOpened, Opened: &u.Opened, key: u.User}
+}
+
+// ofConnection's key has a slash and no @, which no name of a user has.
+func ofConnection(c connection.Credential) Credential {
+	return Credential{Tenant: c.Tenant, Connection: c.Connection, User: c.User, State: tenant.SubmitterActive, SetAt: c.SetAt,
+		LastOpened: c.LastOpened, Opened: c.Opened, key: "connection/" + c.Connection}
 }
 
 // NewPassword is a submission user with the password, this once.
@@ -33,14 +59,14 @@ type OneUser struct {
 
 func credentials(r *router) {
 	const base = "/v1/tenants/{tenant}/credentials"
-	on(r, http.MethodGet, base, "List a tenant's submission users", r.listCredentials)
+	on(r, http.MethodGet, base, "List a tenant's submission users and its connections' passwords", r.listCredentials)
 	on(r, http.MethodPost, base, "Add a submission user; shows the password once", r.addCredential, creates, secretAnswer)
 	on(r, http.MethodPost, base+"/{user}/reset", "Give a submission user a new password; shows it once", r.resetCredential, secretAnswer)
 	on(r, http.MethodPost, base+"/{user}/revoke", "Revoke a submission user", r.revokeCredential)
 }
 
 // setCredential passes a secret on to its custody and forgets it.
-func (s *server) setCredential(ctx context.Context, in *newSecret) (*out[tenant.Submitter], error) {
+func (s *server) setCredential(ctx context.Context, in *newSecret) (*out[Credential], error) {
 	c, err := s.connection(ctx, in.OneConnection)
 	if err != nil {
 		return nil, err
@@ -53,18 +79,29 @@ func (s *server) setCredential(ctx context.Context, in *newSecret) (*out[tenant.
 		return nil, err
 	}
 	now := s.Now().UTC().Truncate(time.Second)
-	return reply(tenant.Submitter{Tenant: c.Tenant, Connection: c.Name, User: user, State: "active", SetAt: now}), nil
+	return reply(ofConnection(connection.Credential{Tenant: c.Tenant, Connection: c.Name, User: user, SetAt: now})), nil
 }
 
 func (s *server) listCredentials(ctx context.Context, in *struct {
 	OfTenant
 	Paging
-}) (*out[Page[tenant.Submitter]], error) {
+}) (*out[Page[Credential]], error) {
 	name, err := scope(ctx, in.Tenant)
 	if err != nil {
 		return nil, err
 	}
-	return cut(s.Tenants.Submitters(name), func(u tenant.Submitter) string { return u.User }, in.Paging), nil
+	stored, err := s.Connections.Credentials(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	var all []Credential
+	for _, u := range s.Tenants.Submitters(name) {
+		all = append(all, ofSubmitter(u))
+	}
+	for _, c := range stored {
+		all = append(all, ofConnection(c))
+	}
+	return cut(all, func(c Credential) string { return c.key }, in.Paging), nil
 }
 
 func (s *server) addCredential(ctx context.Context, in *struct {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -210,6 +211,45 @@ func TestCredentials(t *testing.T) {
 	}
 	if a := r.call("POST", base, r.operator, object{"user": "x", "kind": "pop3"}); a.status != 400 {
 		t.Errorf("unknown kind: %d", a.status)
+	}
+}
+
+// Users and connections' passwords are in one listing, page by page, with the
+// contract's fields: what is not known is null.
+func TestCredentialList(t *testing.T) {
+	r := newRig(t)
+	r.tenant("acme")
+	r.tenant("globex")
+	const base = "/v1/tenants/acme/credentials"
+	r.ok("POST", base, r.operator, object{"user": "scanner"})
+	for _, name := range []string{"acme", "globex"} {
+		r.ok("PUT", "/v1/tenants/"+name+"/connections/"+name+"-mailbox/credential", r.operator, object{"secret": "hunter2"})
+	}
+	var got []object
+	for after := ""; ; {
+		var page struct {
+			Items []object
+			Next  string
+		}
+		r.ok("GET", base+"?limit=1&after="+url.QueryEscape(after), r.operator, nil).into(t, &page)
+		got = append(got, page.Items...)
+		if after = page.Next; after == "" {
+			break
+		}
+	}
+	for _, c := range got {
+		walkJSON(t, base, "", c)
+		if c["set_at"] == nil {
+			t.Errorf("set_at is null: %v", c)
+		}
+		delete(c, "set_at")
+	}
+	want := []object{
+		{"tenant": "acme", "connection": "acme-mailbox", "user": "acme-relay", "state": "active", "last_used": nil, "last_opened": nil, "opened_count": nil},
+		{"tenant": "acme", "connection": "smtp-auth", "user": "scanner", "state": "active", "last_used": nil, "last_opened": nil, "opened_count": 0.0},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("listed %v, not %v", got, want)
 	}
 }
 

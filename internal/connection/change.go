@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
-	"github.com/sallyport-mail/sallyport/internal/keeper/client"
 	"github.com/sallyport-mail/sallyport/internal/store"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
 )
@@ -210,32 +209,6 @@ func (r *Registry) forgetTenant(tenant, domain string) {
 		r.publish(tenant, c.Name, nil)
 		r.forgetSecret(context.Background(), tenant, c.Name)
 	}
-}
-
-// SetCredential stores or replaces the password of a connection; an empty user
-// means the connection's own. It is used from the next connection on.
-func (r *Registry) SetCredential(ctx context.Context, a tenant.Actor, tenant, name, user, password string) error {
-	const op = "connection.SetCredential"
-	defer r.lock(tenant)()
-	e := r.entry(tenant, name)
-	switch {
-	case e == nil:
-		return missing(op, tenant, name)
-	case e.Auth == "none":
-		return invalid(op, "connection "+name+" has no AUTH", "Add it with --auth plain and --user.")
-	case user != "" && user != e.User:
-		return invalid(op, fmt.Sprintf("the user of connection %s is %s", name, e.User), "Leave the user out.")
-	case password == "" || strings.ContainsAny(password, "\x00\r\n"):
-		return invalid(op, "the password is empty or has a line end in it", "Give it on one line.")
-	}
-	// The event comes first: no secret changes without one.
-	err := r.c.DB.For(tenant).Change(ctx, func(tx store.TenantTx) error {
-		return tx.Audit(r.event(a, "credential.set", tenant, name, e.User))
-	})
-	if err == nil {
-		err = r.c.Credentials.SetCredential(ctx, tenant, name, client.Credential{User: e.User, Password: password})
-	}
-	return wrap(op, err)
 }
 
 // Identical reports whether two connections say the same, whatever has

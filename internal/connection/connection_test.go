@@ -326,6 +326,32 @@ func TestTenantRemoval(t *testing.T) {
 	})
 }
 
+// The passwords that are set are listed, of this tenant and of connections
+// that there are.
+func TestListedCredentials(t *testing.T) {
+	testpeer.EachStore(t, func(t *testing.T, s *store.Store) {
+		h := newHouse(t, s, nil)
+		ctx := t.Context()
+		for name, direction := range map[string]string{"in": "inbound", "out": "outbound"} {
+			h.add(t, connection.Connection{Tenant: "acme", Name: name, Host: "127.0.0.1", Auth: "plain", User: "u-" + name, Direction: direction})
+		}
+		h.add(t, connection.Connection{Tenant: "globex", Name: "in", Host: "127.0.0.1", Auth: "plain", User: "other"})
+		must(t, h.SetCredential(ctx, "system", "acme", "out", "", "secret"))
+		must(t, h.SetCredential(ctx, "system", "acme", "in", "", "secret"))
+		must(t, h.SetCredential(ctx, "system", "globex", "in", "", "secret"))
+		must(t, h.custody.SetCredential(ctx, "acme", "gone", client.Credential{User: "u", Password: "p"}))
+		all, err := h.Credentials(ctx, "acme")
+		must(t, err)
+		if len(all) != 2 || all[0].Connection != "in" || all[0].User != "u-in" || all[1].Connection != "out" || all[1].Tenant != "acme" || all[1].SetAt.IsZero() {
+			t.Errorf("%+v", all)
+		}
+		must(t, h.Remove(ctx, "system", "acme", "in"))
+		if all, err := h.Credentials(ctx, "acme"); err != nil || len(all) != 1 || all[0].Connection != "out" {
+			t.Errorf("%+v, %v", all, err)
+		}
+	})
+}
+
 // Through another tenant's door no row of these tables is seen or changed.
 func TestOtherTenantsDoor(t *testing.T) {
 	const (

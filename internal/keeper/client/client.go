@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"time"
 )
 
 // Signers gives certificates whose private key can sign but not be read.
@@ -27,6 +28,14 @@ type Credential struct {
 	User, Password string
 }
 
+// CredentialInfo is what is known of a stored credential, without its secret.
+type CredentialInfo struct {
+	Connection string
+	SetAt      time.Time
+	LastOpened *time.Time // nil: never, or not known
+	Opened     *int64     // nil: not known
+}
+
 // Credentials opens stored secrets.
 type Credentials interface {
 	// OpenCredential is of kind missing when none was set.
@@ -35,4 +44,7 @@ type Credentials interface {
 	SetCredential(ctx context.Context, tenant, connection string, c Credential) error
 	// RemoveCredential is of kind missing when none was set.
 	RemoveCredential(ctx context.Context, tenant, connection string) error
+	// ListCredentials describes a tenant's in order of connection; it opens
+	// none.
+	ListCredentials(ctx context.Context, tenant string) ([]CredentialInfo, error)
 }

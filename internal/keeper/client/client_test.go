@@ -296,6 +296,78 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+func TestListCredentials(t *testing.T) {
+	c, ctx := newCustody(t), t.Context()
+	if all, err := c.ListCredentials(ctx, "acme"); err != nil || len(all) != 0 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	before := time.Now().Add(-time.Minute)
+	for _, name := range []string{"relay", "mailbox"} {
+		if err := c.SetCredential(ctx, "acme", name, Credential{"u", "p"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.SetCredential(ctx, "globex", "other", Credential{"u", "p"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(c.dir, "secrets", "acme", ".new-1"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.ListCredentials(ctx, "acme")
+	if err != nil || len(all) != 2 || all[0].Connection != "mailbox" || all[1].Connection != "relay" {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	for _, one := range all {
+		if one.SetAt.Before(before) || one.SetAt.After(time.Now()) || one.Opened != nil || one.LastOpened != nil {
+			t.Errorf("%+v", one)
+		}
+	}
+	if _, err := c.ListCredentials(ctx, "../acme"); !fault.Is(err, fault.Invalid) {
+		t.Errorf("%v", err)
+	}
+}
+
+// What a kill leaves half written goes at the start; nothing else does.
+func TestSweep(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a [dir]*")
+	f, err := NewFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := selfSigned(t, "mx.test")
+	if err := f.WriteServerCertificate("mx.test", cert, key); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.SetCredential(t.Context(), "acme", "relay", Credential{"u", "p"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "identities", "acme"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	left := []string{"tls/.new-1", "identities/.new-2", "identities/acme/.new-3", "secrets/.new-4", "secrets/acme/.new-5"}
+	kept := []string{".new-6", "tls/mx.test.crt", "tls/mx.test.key", "secrets/acme/relay", "secrets/acme/.newer"}
+	for _, name := range append(slices.Clone(left), ".new-6", "secrets/acme/.newer") {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []int{len(left), 0} {
+		if n, err := f.Sweep(); err != nil || n != want {
+			t.Errorf("%d swept, not %d: %v", n, want, err)
+		}
+	}
+	for _, name := range left {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !os.IsNotExist(err) {
+			t.Errorf("%s is still there: %v", name, err)
+		}
+	}
+	for _, name := range kept {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestDamagedCredentialIsNotQuoted(t *testing.T) {
 	c, ctx := newCustody(t), t.Context()
 	if err := c.SetCredential(ctx, "acme", "relay", Credential{"u", "p"}); err != nil {

@@ -22,6 +22,9 @@ const (
 	secretsDir    = "secrets"
 )
 
+// unfinished begins the name of a file that is being written.
+const unfinished = ".new-"
+
 // Files is custody by files below a directory: tls/<host>.crt and .key,
 // identities/<tenant>/<connection>.crt and .key, secrets/<tenant>/<connection>
 // (mode 0600). Certificates are read again when their file changes, looked at
@@ -50,6 +53,37 @@ func NewFiles(dir string) (*Files, error) {
 		}
 	}
 	return &Files{dir: dir, now: time.Now, pairs: make(map[string]*pair)}, nil
+}
+
+// Sweep removes what a kill has left half written, and returns how many files
+// that were. It is for the start, when nobody else writes: such a file may
+// hold a key or a password that nothing would ever remove.
+func (f *Files) Sweep() (removed int, err error) {
+	for _, pattern := range []string{tlsDir, identitiesDir, identitiesDir + "/*", secretsDir, secretsDir + "/*"} {
+		left, err := filepath.Glob(filepath.Join(quoteGlob(f.dir), pattern, unfinished+"*"))
+		if err != nil {
+			return removed, fault.Wrap(fault.Internal, "client.Sweep", err)
+		}
+		for _, path := range left {
+			if err := removeSynced(path); err != nil {
+				return removed, fault.Wrap(fault.Internal, "client.Sweep", err)
+			}
+			removed++
+		}
+	}
+	return removed, nil
+}
+
+// quoteGlob makes a path stand for itself in a pattern.
+func quoteGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
+}
+
+func removeSynced(path string) error {
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 // ServerCertificate implements [Signers]. The name may come from any client
@@ -146,7 +180,7 @@ func writeFile(path string, data []byte) (err error) {
 	if err := makeDir(dir); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(dir, ".new-*") // 0600
+	tmp, err := os.CreateTemp(dir, unfinished+"*") // 0600
 	if err != nil {
 		return err
 	}
