@@ -52,6 +52,14 @@ const (
 	TLSMutual        = "mutual"
 )
 
+// How a connection authenticates.
+const (
+	AuthNone  = "none"
+	AuthPlain = "plain" // PLAIN, or LOGIN where only that is offered
+	AuthLogin = "login" // the same
+	AuthSCRAM = "scram" // SCRAM-SHA-256 or nothing
+)
+
 // Directions of a connection.
 const (
 	DirectionInbound  = "inbound"
@@ -93,7 +101,7 @@ type Connection struct {
 	CA          string    `json:"ca"` // PEM; "" is the system's roots
 	ServerName  string    `json:"server_name"`
 	Pins        []string  `json:"pins"` // "sha256:<hex>" of the peer's leaf certificate, instead of a chain
-	Auth        string    `json:"auth"` // "none", "plain" or "login" (the password is a credential)
+	Auth        string    `json:"auth"` // one of the ways to authenticate (the password is a credential)
 	User        string    `json:"user"`
 	LMTP        bool      `json:"lmtp"`
 	Domains     []string  `json:"domains"`            // which domains it serves; empty is all

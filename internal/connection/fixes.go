@@ -149,6 +149,8 @@ func fixAuth(err error, e *entry) string {
 		return "The server does not accept user " + e.User + " with the stored password: set the right one with credential set."
 	case errors.As(err, &d) && d.Reply.Code != 0:
 		return "The server refuses AUTH for now: see what it says."
+	case fault.HintOf(err) != "":
+		return fault.HintOf(err)
 	}
 	return "Let the server offer AUTH PLAIN or LOGIN within TLS, or give --auth none."
 }

@@ -265,11 +265,19 @@ func (p *proof) auth(ctx context.Context, c Candidate, peer *smtp.Client) bool {
 	}
 	begin := time.Now()
 	if err := p.r.authenticate(ctx, peer, c, ""); err != nil {
-		p.step("auth", begin, fault.Sentence(err), fixAuth(err, p.e))
+		p.step("auth", begin, fault.Sentence(err)+by(peer), fixAuth(err, p.e))
 		return false
 	}
-	p.step("auth", begin, "authenticated as "+c.User, "")
+	p.step("auth", begin, "authenticated as "+c.User+by(peer), "")
 	return true
+}
+
+// by names the mechanism that was used.
+func by(peer *smtp.Client) string {
+	if peer.Mechanism() == "" {
+		return ""
+	}
+	return " (AUTH " + peer.Mechanism() + ")"
 }
 
 // send sends the message, with the null path: nobody is to answer it.

@@ -71,7 +71,8 @@ type Client struct {
 	greeting  mail.Reply
 	offers    offers
 	tls       *tls.ConnectionState
-	needReset bool // the server may still be in a transaction
+	mechanism string // of AUTH, the last that was begun
+	needReset bool   // the server may still be in a transaction
 }
 
 // offers are the extensions that Send looks at for every message.
