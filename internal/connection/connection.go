@@ -29,10 +29,13 @@ type Config struct {
 	Roots       func() (pem []byte)   // system roots when nil
 	IsLocal     func(netip.Addr) bool // is that address ours? for loops; nil is no
 	MXPort      int                   // the internet's port, 0 is 25
-	Hello       string                // EHLO name of tests
-	Timeouts    smtp.Timeouts
-	Log         *slog.Logger
-	Now         func() time.Time
+	Hello       string                // name of tests' sender, and their EHLO name without Dress
+	// Dress gives a test's candidate the source address and EHLO name that
+	// deliveries of the tenant's mail have; nil leaves it as it is.
+	Dress    func(c *Candidate, tenant string) error
+	Timeouts smtp.Timeouts
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
 // Host is one host of a connection.

@@ -145,6 +145,7 @@ type rogueSession struct {
 	number, message int
 	tls             *tls.Conn // nil in clear
 	user            string    // authenticated
+	hello           string
 	now             Received
 }
 
@@ -166,6 +167,7 @@ func (s *rogueSession) command(line string) bool {
 	verb, rest, _ := strings.Cut(line, " ")
 	switch strings.ToUpper(verb) {
 	case "EHLO", "LHLO", "HELO":
+		s.hello = rest
 		lines := append([]string{"250-rogue.test", "250-PIPELINING", "250-8BITMIME"}, s.scram.offers(s.tls != nil)...)
 		return s.say(AtHello, append(lines, "250 ENHANCEDSTATUSCODES")...)
 	case "STARTTLS":
@@ -174,7 +176,7 @@ func (s *rogueSession) command(line string) bool {
 		s.tell("auth " + rest)
 		return s.auth(rest)
 	case "MAIL":
-		s.now = Received{Conn: fmt.Sprint(s.number), User: s.user, TLS: s.tls != nil, From: path(rest)}
+		s.now = Received{Conn: fmt.Sprint(s.number), Remote: s.conn.RemoteAddr().String(), Hello: s.hello, User: s.user, TLS: s.tls != nil, From: path(rest)}
 		return s.say(AtMail, "250 2.1.0 ok")
 	case "RCPT":
 		s.now.To = append(s.now.To, mail.Recipient{Address: path(rest)})
