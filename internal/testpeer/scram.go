@@ -141,7 +141,7 @@ func (c *SCRAM) conversation(conn *tls.Conn) (*scram.ServerConversation, error) 
 		return server.NewConversation(), err
 	}
 	binding, err := c.binding(conn)
-	return server.NewConversationWithChannelBindingRequired(binding), err
+	return server.NewConversationWithChannelBinding(binding), err
 }
 
 // binding is the server's own view of the TLS session.
