@@ -82,7 +82,7 @@ type connectionAdd struct {
 	CA          string   `name:"ca" help:"PEM file of the authority that verified and mutual trust." placeholder:"FILE"`
 	ServerName  string   `help:"Name that the server's certificate must have." placeholder:"N"`
 	Pin         []string `help:"sha256:HEX of the server's certificate." placeholder:"PIN"`
-	Auth        string   `help:"none or plain; the password comes by credential set." default:"none"`
+	Auth        string   `help:"none, plain or scram (SCRAM-SHA-256, or nothing); the password comes by credential set." default:"none"`
 	User        string   `help:"User for AUTH."`
 	LMTP        bool     `name:"lmtp" help:"Speak LMTP."`
 	Network     []string `help:"Client network whose mail is this tenant's outbound mail." placeholder:"CIDR"`

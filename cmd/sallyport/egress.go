@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/deliver"
 	"github.com/sallyport-mail/sallyport/internal/fault"
 )
@@ -24,6 +25,12 @@ func (c config) pools() ([]deliver.Pool, error) {
 		out = append(out, pool)
 	}
 	return out, nil
+}
+
+// dress gives a connection's test our side of deliveries. Nothing is tested
+// before the API is there, and so the deliverer.
+func (g *gateway) dress(c *connection.Candidate, tenant string) error {
+	return g.deliverer.Dress(c, tenant)
 }
 
 // isOurs tells the addresses that an MX must not lead to: this machine's, when

@@ -28,6 +28,7 @@ type Candidate struct {
 	Rule               string // one of the TLS rules
 	Pins               []string
 	User               string // AUTH user, "" for none
+	Auth               string // how it authenticates
 	Tenant, Connection string
 }
 
@@ -88,7 +89,7 @@ func (r *Registry) own(ctx context.Context, e *entry, domain, hello string, loca
 	if err != nil {
 		return nil, err
 	}
-	base := Candidate{Rule: e.TLS, Pins: e.Pins, User: e.User, Tenant: e.Tenant, Connection: e.Name}
+	base := Candidate{Rule: e.TLS, Pins: e.Pins, User: e.User, Auth: e.Auth, Tenant: e.Tenant, Connection: e.Name}
 	return r.spread(stops, local, func(s stop) Candidate {
 		c := base
 		c.Target = smtp.Target{Hello: hello, LMTP: e.LMTP, TLS: mode(e.TLS), Config: r.entryTLS(e, s.host)}

@@ -202,21 +202,23 @@ func (k *checker) ca() {
 func (k *checker) auth() {
 	c := &k.e.Connection
 	switch c.Auth {
-	case "", "none":
-		c.Auth = "none"
+	case "", AuthNone:
+		c.Auth = AuthNone
 		if c.User != "" {
 			k.refuse("a user is given and no AUTH", "Give --auth plain with it.")
 		}
 		return
-	case "plain", "login":
+	case AuthPlain, AuthLogin, AuthSCRAM:
 	default:
-		k.refuse(fmt.Sprintf("AUTH %q is not supported by this version", c.Auth), "Give none, plain or login.")
+		k.refuse(fmt.Sprintf("AUTH %q is not supported by this version", c.Auth), "Give none, plain, login or scram.")
 	}
 	if c.User == "" || strings.ContainsAny(c.User, "\x00\r\n") || len(c.User) > 256 {
 		k.refuse("AUTH needs a user name", "Give it with --user.")
 	}
-	if (c.TLS == TLSNone || c.TLS == TLSOpportunistic) && !allLoopback(c.Hosts) {
-		k.refuse("AUTH with the TLS rule "+c.TLS+" could show the password to others", "Give --tls verified, mutual or required.")
+	// SCRAM shows nobody the password; the rules that let mail go in clear let
+	// it go there too.
+	if c.Auth != AuthSCRAM && (c.TLS == TLSNone || c.TLS == TLSOpportunistic) && !allLoopback(c.Hosts) {
+		k.refuse("AUTH with the TLS rule "+c.TLS+" could show the password to others", "Give --tls verified, mutual or required, or --auth scram.")
 	}
 }
 

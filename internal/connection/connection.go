@@ -29,10 +29,13 @@ type Config struct {
 	Roots       func() (pem []byte)   // system roots when nil
 	IsLocal     func(netip.Addr) bool // is that address ours? for loops; nil is no
 	MXPort      int                   // the internet's port, 0 is 25
-	Hello       string                // EHLO name of tests
-	Timeouts    smtp.Timeouts
-	Log         *slog.Logger
-	Now         func() time.Time
+	Hello       string                // name of tests' sender, and their EHLO name without Dress
+	// Dress gives a test's candidate the source address and EHLO name that
+	// deliveries of the tenant's mail have; nil leaves it as it is.
+	Dress    func(c *Candidate, tenant string) error
+	Timeouts smtp.Timeouts
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
 // Host is one host of a connection.
@@ -50,6 +53,14 @@ const (
 	TLSRequired      = "required"
 	TLSVerified      = "verified"
 	TLSMutual        = "mutual"
+)
+
+// How a connection authenticates.
+const (
+	AuthNone  = "none"
+	AuthPlain = "plain" // PLAIN, or LOGIN where only that is offered
+	AuthLogin = "login" // the same
+	AuthSCRAM = "scram" // SCRAM-SHA-256 or nothing
 )
 
 // Directions of a connection.
@@ -93,7 +104,7 @@ type Connection struct {
 	CA          string    `json:"ca"` // PEM; "" is the system's roots
 	ServerName  string    `json:"server_name"`
 	Pins        []string  `json:"pins"` // "sha256:<hex>" of the peer's leaf certificate, instead of a chain
-	Auth        string    `json:"auth"` // "none", "plain" or "login" (the password is a credential)
+	Auth        string    `json:"auth"` // one of the ways to authenticate (the password is a credential)
 	User        string    `json:"user"`
 	LMTP        bool      `json:"lmtp"`
 	Domains     []string  `json:"domains"`            // which domains it serves; empty is all

@@ -20,8 +20,8 @@ func (r *Registry) SetCredential(ctx context.Context, a tenant.Actor, tenant, na
 	switch {
 	case e == nil:
 		return missing(op, tenant, name)
-	case e.Auth == "none":
-		return invalid(op, "connection "+name+" has no AUTH", "Add it with --auth plain and --user.")
+	case e.Auth == AuthNone:
+		return invalid(op, "connection "+name+" has no AUTH", "Add it with --auth plain or scram, and --user.")
 	case user != "" && user != e.User:
 		return invalid(op, fmt.Sprintf("the user of connection %s is %s", name, e.User), "Leave the user out.")
 	case password == "" || strings.ContainsAny(password, "\x00\r\n"):

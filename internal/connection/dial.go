@@ -53,7 +53,11 @@ func (r *Registry) authenticate(ctx context.Context, peer *smtp.Client, c Candid
 		Tenant: c.Tenant, Connection: c.Connection, Purpose: "smtp-auth", Trace: trace,
 	})
 	if err == nil {
-		err = peer.Auth(ctx, c.User, secret.Password)
+		login := peer.Auth
+		if c.Auth == AuthSCRAM {
+			login = peer.AuthSCRAM
+		}
+		err = login(ctx, c.User, secret.Password)
 	}
 	if err == nil {
 		return nil

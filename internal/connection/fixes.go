@@ -37,27 +37,24 @@ func fixConnect(err error, address string) string {
 		return "No answer from " + address + ": open the way in the firewalls between us, or correct --host or --port."
 	case errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH):
 		return "This machine has no route to " + address + ": correct the routing, or give another host."
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "The source address is none of this machine: correct the egress pool, or give the machine that address."
 	}
 	return "Check that " + address + " can be reached from this machine."
 }
 
-func fixGreeting(d *smtp.DialError, hello string) string {
+func fixGreeting(d *smtp.DialError, us string) string {
 	switch {
 	case d == nil:
 		return "Check that the server speaks SMTP on this port."
+	case d.Step == "dial":
+		return "The server takes one connection and not the next: let it accept more of them " + us + "."
 	case d.Reply.Code != 0:
-		return "The server refuses us before any mail: let it accept connections from this machine" + named(hello) + "."
+		return "The server refuses us before any mail: let it accept connections " + us + "."
 	case os.IsTimeout(d.Err):
 		return "The server connects and says nothing: it may expect TLS from the first byte (port 465; use its port 25 or 587), or be overloaded."
 	}
 	return "What answers does not speak SMTP: check host and port."
-}
-
-func named(hello string) string {
-	if hello == "" {
-		return ""
-	}
-	return ", which calls itself " + hello
 }
 
 // isRemoteAlert reports an alert that the server sent.
@@ -149,6 +146,8 @@ func fixAuth(err error, e *entry) string {
 		return "The server does not accept user " + e.User + " with the stored password: set the right one with credential set."
 	case errors.As(err, &d) && d.Reply.Code != 0:
 		return "The server refuses AUTH for now: see what it says."
+	case fault.HintOf(err) != "":
+		return fault.HintOf(err)
 	}
 	return "Let the server offer AUTH PLAIN or LOGIN within TLS, or give --auth none."
 }

@@ -51,8 +51,8 @@ type proof struct {
 }
 
 // Test proves a connection for real: every host is connected to by the
-// connection's own rules, and the first that can be used is sent a message, to
-// rcpt, or to postmaster of the tenant's first domain that it serves. The
+// connection's own rules, from where deliveries come, and the first that can
+// be used is sent a message, to rcpt, or to postmaster of the tenant's first domain that it serves. The
 // connection's health is what the test found.
 func (r *Registry) Test(ctx context.Context, tenant, name string, rcpt mail.Address) (TestReport, error) {
 	const op = "connection.Test"
@@ -119,6 +119,10 @@ func (p *proof) run(ctx context.Context) {
 		p.step("resolve", begin, fault.Sentence(err), fixResolve(err, p.e))
 		return
 	}
+	if candidates, err = p.dress(candidates); err != nil {
+		p.step("resolve", begin, fault.Sentence(err), fault.HintOf(err))
+		return
+	}
 	hosts := byHost(candidates)
 	var words []string
 	for _, h := range hosts {
@@ -128,6 +132,28 @@ func (p *proof) run(ctx context.Context) {
 	for _, h := range hosts {
 		p.host(ctx, h)
 	}
+}
+
+// dress gives the candidates our side of deliveries. Those that deliveries
+// leave out are left out; the error is theirs when none is left.
+func (p *proof) dress(candidates []Candidate) ([]Candidate, error) {
+	if p.r.c.Dress == nil {
+		return candidates, nil
+	}
+	var first error
+	dressed := make([]Candidate, 0, len(candidates))
+	for _, c := range candidates {
+		err := p.r.c.Dress(&c, p.e.Tenant)
+		if err == nil {
+			dressed = append(dressed, c)
+		} else if first == nil {
+			first = err
+		}
+	}
+	if len(dressed) == 0 {
+		return nil, first
+	}
+	return dressed, nil
 }
 
 // hostWays are the addresses of one host.
@@ -162,7 +188,8 @@ func (p *proof) host(ctx context.Context, h hostWays) {
 	begin := time.Now()
 	var first error
 	for _, c := range h.ways {
-		socket, err := connect(ctx, c.Target)
+		c.Target.Timeouts = proofTimeouts()
+		socket, err := smtp.Connect(ctx, c.Target)
 		if err == nil {
 			p.reach = max(p.reach, time.Since(begin))
 			p.speak(ctx, c, socket, begin)
@@ -175,24 +202,14 @@ func (p *proof) host(ctx context.Context, h hostWays) {
 	p.step("connect", begin, h.name+": "+first.Error(), fixConnect(first, h.ways[0].Target.Address))
 }
 
-func connect(ctx context.Context, t smtp.Target) (net.Conn, error) {
-	d := net.Dialer{Timeout: proofStep}
-	return d.DialContext(ctx, "tcp", t.Address)
-}
-
 // speak proves a host over a connection that stands: greeting, TLS, AUTH, and
 // the message when none was sent yet.
 func (p *proof) speak(ctx context.Context, c Candidate, socket net.Conn, begin time.Time) {
-	c.Target.Timeouts = proofTimeouts()
 	c.Target.Config = p.watched(c.Target.Config)
-	connected, opened := begin, time.Now()
+	connected, opened, us := begin, time.Now(), ourSide(c, socket)
 	peer, err := reach(ctx, c, func(ctx context.Context, t smtp.Target) (*smtp.Client, error) {
 		if socket == nil { // the second connection, in clear
-			again, err := connect(ctx, t)
-			if err != nil {
-				return nil, err
-			}
-			return smtp.NewClient(ctx, again, t)
+			return smtp.Dial(ctx, t)
 		}
 		conn := socket
 		socket = nil
@@ -200,15 +217,15 @@ func (p *proof) speak(ctx context.Context, c Candidate, socket net.Conn, begin t
 	})
 	var d *smtp.DialError
 	if errors.As(err, &d) && !p.isTLSFailure(d) {
-		p.step("connect", connected, c.Target.Address+": "+err.Error(), fixGreeting(d, p.r.c.Hello))
+		p.step("connect", connected, c.Target.Address+" ("+us+"): "+err.Error(), fixGreeting(d, us))
 		return
 	}
-	p.step("connect", connected, c.Target.Address+" answers", "")
+	p.step("connect", connected, c.Target.Address+" answers us ("+us+")", "")
 	if p.e.TLS != TLSNone && !p.tls(ctx, c, peer, err, opened) {
 		return
 	}
 	if err != nil {
-		p.step("connect", connected, c.Target.Address+": "+err.Error(), fixGreeting(d, p.r.c.Hello))
+		p.step("connect", connected, c.Target.Address+" ("+us+"): "+err.Error(), fixGreeting(d, us))
 		return
 	}
 	defer peer.Quit()
@@ -217,6 +234,18 @@ func (p *proof) speak(ctx context.Context, c Candidate, socket net.Conn, begin t
 	}
 	p.sent = true
 	p.send(ctx, peer)
+}
+
+// ourSide says as what the server sees us.
+func ourSide(c Candidate, socket net.Conn) string {
+	from := socket.LocalAddr().String()
+	if host, _, err := net.SplitHostPort(from); err == nil {
+		from = host
+	}
+	if c.Target.Hello == "" {
+		return "from " + from
+	}
+	return "from " + from + " as " + c.Target.Hello
 }
 
 // isTLSFailure includes the alert that a TLS 1.3 server sends after our side
@@ -265,11 +294,19 @@ func (p *proof) auth(ctx context.Context, c Candidate, peer *smtp.Client) bool {
 	}
 	begin := time.Now()
 	if err := p.r.authenticate(ctx, peer, c, ""); err != nil {
-		p.step("auth", begin, fault.Sentence(err), fixAuth(err, p.e))
+		p.step("auth", begin, fault.Sentence(err)+by(peer), fixAuth(err, p.e))
 		return false
 	}
-	p.step("auth", begin, "authenticated as "+c.User, "")
+	p.step("auth", begin, "authenticated as "+c.User+by(peer), "")
 	return true
+}
+
+// by names the mechanism that was used.
+func by(peer *smtp.Client) string {
+	if peer.Mechanism() == "" {
+		return ""
+	}
+	return " (AUTH " + peer.Mechanism() + ")"
 }
 
 // send sends the message, with the null path: nobody is to answer it.

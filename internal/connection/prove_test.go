@@ -141,6 +141,23 @@ func TestProofOfTwoHosts(t *testing.T) {
 	}
 }
 
+func TestProofFromForeignSource(t *testing.T) {
+	w := newTLSWorld(t)
+	h := newHouse(t, openSQLite(t), func(c *connection.Config) {
+		c.Dress = func(c *connection.Candidate, tenant string) error {
+			c.Target.Local = addr("192.0.2.1") // TEST-NET-1, which no machine has
+			return nil
+		}
+	})
+	_, port := hostPort(t, w.sinks["clear"].Addr)
+	h.add(t, connection.Connection{Tenant: "acme", Name: "in", Host: "127.0.0.1", Port: port, TLS: "none"})
+	r, err := h.Test(t.Context(), "acme", "in", mail.Address{})
+	must(t, err)
+	if last := r.Steps[len(r.Steps)-1]; steps(r) != "resolve connect!" || !strings.Contains(last.Fix, "egress pool") {
+		t.Errorf("%s %+v", steps(r), last)
+	}
+}
+
 func TestProofRefusals(t *testing.T) {
 	w := newTLSWorld(t)
 	if _, err := w.Test(t.Context(), "acme", "gone", mail.Address{}); !fault.Is(err, fault.Missing) {

@@ -28,7 +28,7 @@ type way struct {
 type sameness struct {
 	tenant, connection string
 	rule, name, pins   string
-	user               string
+	user, auth         string
 	identity           [sha256.Size]byte // of our client certificate
 	trust              *x509.CertPool
 	config             *tls.Config // where certificates are chosen by a function: no other configuration is equal
@@ -41,7 +41,7 @@ type sameness struct {
 func newWay(c connection.Candidate) way {
 	s := sameness{
 		tenant: c.Tenant, connection: c.Connection,
-		rule: c.Rule, pins: strings.Join(c.Pins, " "), user: c.User,
+		rule: c.Rule, pins: strings.Join(c.Pins, " "), user: c.User, auth: c.Auth,
 		address: c.Target.Network + " " + c.Target.Address, hello: c.Target.Hello, local: c.Target.Local,
 		mode: c.Target.TLS, lmtp: c.Target.LMTP,
 	}

@@ -89,6 +89,23 @@ func (p *pool) dress(c *connection.Candidate, tenant string) bool {
 	return true
 }
 
+// Dress gives a candidate the source address and EHLO name that deliveries of
+// the tenant's mail have: connection.Config.Dress.
+func (d *Deliverer) Dress(c *connection.Candidate, tenant string) error {
+	t, _ := d.tenants.Tenant(tenant)
+	c.Target.Hello = d.hostname(t.Region)
+	if p := d.poolOf(tenant); !p.dress(c, tenant) {
+		return p.noSource(c.Host)
+	}
+	return nil
+}
+
+// noSource is the error about hosts that no source of the pool can reach.
+func (p *pool) noSource(host string) error {
+	return fault.New(fault.Later, "deliver.route", "no source address of the egress pool "+p.name+" has the address family of "+host).
+		WithHint("Add a source address of that family to the pool.")
+}
+
 // CheckPools looks up forward-confirmed reverse DNS of each source (RFC 8499);
 // one line per finding, for doctor.
 func (d *Deliverer) CheckPools(ctx context.Context, r dns.Resolver) []string {

@@ -2,14 +2,17 @@ package deliver
 
 import (
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/sallyport-mail/sallyport/internal/connection"
+	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/mailauth/dns"
 	"github.com/sallyport-mail/sallyport/internal/smtp"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
+	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
 
 // fewTenants is a literal of tenant settings.
@@ -78,6 +81,40 @@ func TestEgressKeepsToOneSource(t *testing.T) {
 	}
 	if len(used) != 3 {
 		t.Errorf("only %d of 3 sources are used", len(used))
+	}
+}
+
+// A test of a connection comes from where its mail will come from.
+func TestProofComesFromThePool(t *testing.T) {
+	sink := testpeer.StartSink(t, testpeer.SinkRules{})
+	h := newHouse(t, Pool{Name: "default", Sources: []Source{source("127.0.0.2", "out2.test")}},
+		Pool{Name: "risk", Sources: []Source{source("127.0.0.3", "")}}, Pool{Name: "other", Sources: []Source{source("::1", "out6.test")}})
+	for name, k := range map[string]struct{ pool, from, hello string }{
+		"acme": {"", "127.0.0.2", "out2.test"}, "risky": {"risk", "127.0.0.3", "gw.test"},
+	} {
+		h.connect(t, name, sink.Addr, connection.Connection{TLS: connection.TLSNone})
+		_, err := h.tenants.Set(t.Context(), "system", name, tenant.Settings{Egress: k.pool})
+		must(t, err)
+		r, err := h.conns.Test(t.Context(), name, "mailbox", mail.Address{})
+		must(t, err)
+		if s := r.Steps[1]; !r.OK || s.Name != "connect" || !strings.Contains(s.Detail, "from "+k.from+" as "+k.hello) {
+			t.Errorf("%s: %+v", name, r)
+		}
+		h.settled(t, name, h.put(t, name, "delivered", 100, "x"), "delivered")
+		all := sink.Messages()
+		for _, m := range all[len(all)-2:] {
+			if host, _, _ := net.SplitHostPort(m.Remote); host != k.from || m.Hello != k.hello {
+				t.Errorf("%s: %.60q came from %s as %s", name, m.Data, m.Remote, m.Hello)
+			}
+		}
+	}
+	h.connect(t, "six", sink.Addr, connection.Connection{TLS: connection.TLSNone})
+	_, err := h.tenants.Set(t.Context(), "system", "six", tenant.Settings{Egress: "other"})
+	must(t, err)
+	r, err := h.conns.Test(t.Context(), "six", "mailbox", mail.Address{})
+	must(t, err)
+	if s := r.Steps[0]; len(r.Steps) != 1 || s.OK || !strings.Contains(s.Detail, "egress pool other") || !strings.Contains(s.Fix, "Add a source address") {
+		t.Errorf("a pool of another family: %+v", r)
 	}
 }
 

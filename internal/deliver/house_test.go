@@ -44,7 +44,7 @@ func must(t testing.TB, err error) {
 }
 
 // newHouse starts everything; it ends with the test. Every host is loopback.
-func newHouse(t testing.TB) *house {
+func newHouse(t testing.TB, pools ...Pool) *house {
 	t.Helper()
 	h := &house{dir: t.TempDir()}
 	log := slog.New(slog.DiscardHandler)
@@ -56,9 +56,11 @@ func newHouse(t testing.TB) *house {
 	h.custody, err = client.NewFiles(h.dir)
 	must(t, err)
 	hosts := map[string][]netip.Addr{"mail.b.test": {netip.MustParseAddr("127.0.0.1")}}
+	var d *Deliverer
 	h.conns, err = connection.New(ctx, connection.Config{
 		DB: h.store.Control, Tenants: h.tenants, Resolver: dns.Fake{Hosts: hosts}, Signers: h.custody,
 		Credentials: h.custody, Log: log, Now: time.Now,
+		Dress: func(c *connection.Candidate, tenant string) error { return d.Dress(c, tenant) },
 	})
 	must(t, err)
 	h.trace, err = trace.New(trace.Config{Road: h.store.Road, Trace: h.store.Trace, Log: log, Now: time.Now})
@@ -69,8 +71,8 @@ func newHouse(t testing.TB) *house {
 		Hostname: func(string) string { return "gw.test" },
 	})
 	must(t, err)
-	d := New(Config{
-		Queue: h.queue, Connections: h.conns, Tenants: h.tenants, Log: log, Now: time.Now,
+	d = New(Config{
+		Queue: h.queue, Connections: h.conns, Tenants: h.tenants, Pools: pools, Log: log, Now: time.Now,
 		Hostname: func(string) string { return "gw.test" },
 	})
 	h.background(t, h.trace.Run)

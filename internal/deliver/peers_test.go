@@ -15,6 +15,7 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/keeper/client"
+	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
 
@@ -134,6 +135,57 @@ func TestDovecotSubmissionIsNextHop(t *testing.T) {
 	}
 	if s := h.settled(t, "wrong", h.put(t, "wrong", "refused", 1000, "x"), "attempt", "deferred"); s.Code == nil || *s.Code != 535 {
 		t.Errorf("a wrong password: %+v %s", s, deref(s.Text))
+	}
+}
+
+// The same with SCRAM, which never shows the password.
+func TestDovecotSubmissionBySCRAM(t *testing.T) {
+	sink := testpeer.StartSink(t, testpeer.SinkRules{})
+	ca := testpeer.NewCA(t, "test CA")
+	config := testpeer.DovecotConfig{Cert: ca.Issue(t, nil, "mail.b.test", "127.0.0.1"), Relay: sink.Addr, Mechanisms: "plain login scram-sha-256"}
+	d := testpeer.StartDovecot(t, config)
+	h := newHouse(t)
+	host := connection.Connection{TLS: connection.TLSVerified, Host: "mail.b.test", CA: string(ca.PEM), Auth: "scram", User: "u@b.test"}
+	for name, password := range map[string]string{"smart": testpeer.DovecotPassword, "wrong": "guessed"} {
+		h.connect(t, name, d.Submission, host)
+		must(t, h.custody.SetCredential(t.Context(), name, "mailbox", client.Credential{User: host.User, Password: password}))
+	}
+	h.settled(t, "smart", h.put(t, "smart", "scrambled", 1000, "x"), "delivered")
+	if m := sink.Wait(t, 1, 10*time.Second)[0]; !strings.Contains(string(m.Data), "Subject: scrambled") {
+		t.Errorf("the smart host relayed %.200q", m.Data)
+	}
+	r, err := h.conns.Test(t.Context(), "smart", "mailbox", mail.Address{})
+	must(t, err)
+	if s := r.Steps[3]; s.Name != "auth" || !s.OK || s.Detail != "authenticated as u@b.test (AUTH SCRAM-SHA-256)" {
+		t.Errorf("connection test: %+v", r)
+	}
+	if s := h.settled(t, "wrong", h.put(t, "wrong", "refused", 1000, "x"), "attempt", "deferred"); s.Code == nil || *s.Code != 535 {
+		t.Errorf("a wrong password: %+v %s", s, deref(s.Text))
+	}
+	r, err = h.conns.Test(t.Context(), "wrong", "mailbox", mail.Address{})
+	must(t, err)
+	if s := r.Steps[len(r.Steps)-1]; s.Name != "auth" || s.OK || !strings.Contains(s.Detail, "(AUTH SCRAM-SHA-256)") || !strings.Contains(s.Fix, "stored password") {
+		t.Errorf("connection test: %+v", r)
+	}
+}
+
+// Mail waits when the server cannot prove that it knows the password; it gets
+// none of it.
+func TestUnprovedServerGetsNoMail(t *testing.T) {
+	h := newHouse(t)
+	for name, server := range map[string]testpeer.SCRAM{
+		"signature": {Final: func(string) string { return "v=AAAA" }},
+		"nonce":     {First: func(m string) string { return "r=x" + m[len("r="):] }},
+		"billion":   {First: func(m string) string { return strings.Replace(m, "i=4096", "i=1000000000", 1) }},
+	} {
+		server.Offers, server.User, server.Password = "PLAIN SCRAM-SHA-256", "u", "secret"
+		r := testpeer.StartRogueSCRAM(t, server)
+		h.connect(t, name, r.Addr, connection.Connection{TLS: connection.TLSNone, Auth: "scram", User: "u"})
+		must(t, h.custody.SetCredential(t.Context(), name, "mailbox", client.Credential{User: "u", Password: "secret"}))
+		s := h.settled(t, name, h.put(t, name, "kept", 1000, "x"), "attempt", "deferred")
+		if s.Code != nil || !strings.Contains(deref(s.Text), "smtp.Auth") || len(r.Messages()) != 0 {
+			t.Errorf("%s: %+v %q, the server has %d messages", name, s, deref(s.Text), len(r.Messages()))
+		}
 	}
 }
 

@@ -67,6 +67,7 @@ func TestSameness(t *testing.T) {
 		"rule":       func(c *connection.Candidate) { c.Rule = connection.TLSMutual },
 		"pins":       func(c *connection.Candidate) { c.Pins = []string{"sha256:00"} },
 		"user":       func(c *connection.Candidate) { c.User = "u" },
+		"mechanism":  func(c *connection.Candidate) { c.Auth = connection.AuthSCRAM },
 		"address":    func(c *connection.Candidate) { c.Target.Address = "192.0.2.2:25" },
 		"hello":      func(c *connection.Candidate) { c.Target.Hello = "other.test" },
 		"source":     func(c *connection.Candidate) { c.Target.Local = netip.MustParseAddr("192.0.2.9") },

@@ -50,8 +50,7 @@ func (d *Deliverer) route(ctx context.Context, it *queue.Item) (*route, error) {
 		}
 	}
 	if len(r.ways) == 0 && len(candidates) > 0 {
-		return nil, fault.New(fault.Later, "deliver.route", "no source address of the egress pool "+pool.name+" has the address family of "+candidates[0].Host).
-			WithHint("Add a source address of that family to the pool.")
+		return nil, pool.noSource(candidates[0].Host)
 	}
 	if len(r.ways) == 0 {
 		return nil, fault.New(fault.Later, "deliver.route", "no host to deliver to")

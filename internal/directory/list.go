@@ -43,7 +43,7 @@ func (x *Directory) checkList(ctx context.Context, d tenant.Domain, a mail.Addre
 	}
 	f = fact{answer: Known, at: now}
 	var one int
-	err := x.c.DB.For(n.tenant).QueryRow(ctx, selectRecipient, n.key).Scan(&one)
+	err := x.c.DB.For(n.tenant).Get(ctx, selectRecipient, n.key).Scan(&one)
 	if errors.Is(err, sql.ErrNoRows) {
 		f.answer, err = Unknown, nil
 	}

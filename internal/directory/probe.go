@@ -112,7 +112,7 @@ func (f fact) fresh(now time.Time) bool {
 // recall reads a "yes" of earlier from the database.
 func (p *prober) recall(ctx context.Context, n name, mark uint64) fact {
 	var at int64
-	err := p.c.DB.For(n.tenant).QueryRow(ctx, selectProbe, n.key).Scan(&at)
+	err := p.c.DB.For(n.tenant).Get(ctx, selectProbe, n.key).Scan(&at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return fact{}
 	}

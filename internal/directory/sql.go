@@ -3,7 +3,7 @@ package directory
 import "github.com/sallyport-mail/sallyport/internal/store"
 
 const (
-	selectRecipient store.TenantSQL = `SELECT 1 FROM recipient WHERE tenant = $1 AND key = $2`
+	selectRecipient store.KeySQL    = `SELECT 1 FROM recipient WHERE tenant = $1 AND key = $2`
 	listRecipients  store.TenantSQL = `
 		SELECT key, address, created_at FROM recipient WHERE tenant = $1 AND key > $2 ORDER BY key LIMIT $3`
 	insertRecipient store.TenantSQL = `
@@ -15,7 +15,7 @@ const (
 )
 
 const (
-	selectProbe store.TenantSQL = `SELECT at FROM probe WHERE tenant = $1 AND key = $2`
+	selectProbe store.KeySQL    = `SELECT at FROM probe WHERE tenant = $1 AND key = $2`
 	countProbes store.TenantSQL = `SELECT count(*) FROM probe WHERE tenant = $1 AND domain = $2`
 	upsertProbe store.TenantSQL = `
 		INSERT INTO probe (tenant, key, domain, at) VALUES ($1, $2, $3, $4)

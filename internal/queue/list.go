@@ -245,7 +245,7 @@ func (q *Queue) view(it *Item) {
 func (q *Queue) Show(ctx context.Context, tenant, id string) (Item, error) {
 	var s scanner
 	if tenant != "" {
-		s = q.c.Store.Road.For(tenant).QueryRow(ctx, selectItem, id)
+		s = q.c.Store.Road.For(tenant).Get(ctx, selectItem, id)
 	} else {
 		s = q.c.Store.Road.Operator(whyList).QueryRow(ctx, selectAnyItem, "", id)
 	}

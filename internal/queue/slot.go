@@ -248,7 +248,7 @@ func (w *window) dueIn(now int64) int {
 // another.
 func (q *Queue) prepare(ctx context.Context, h *hand) *Item {
 	if h.entry.item == nil {
-		it, err := scanItem(q.c.Store.Road.For(h.lane.tenant).QueryRow(ctx, selectItem, h.entry.id))
+		it, err := scanItem(q.c.Store.Road.For(h.lane.tenant).Get(ctx, selectItem, h.entry.id))
 		switch {
 		case errors.Is(err, sql.ErrNoRows) || (err == nil && (it.State.stored() != h.entry.state || micros(it.Due) != h.entry.due)):
 			q.unhand(h, false) // the window was behind the disk

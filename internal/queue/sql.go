@@ -44,7 +44,7 @@ const (
 const (
 	itemColumns = `id, message, tenant, destination, connection, state, due, expires, received, attempts, rcpts, reason, flags,
 		body, size, sum, detail`
-	selectItem    store.TenantSQL   = `SELECT ` + itemColumns + ` FROM item WHERE tenant = $1 AND id = $2`
+	selectItem    store.KeySQL      = `SELECT ` + itemColumns + ` FROM item WHERE tenant = $1 AND id = $2`
 	selectAnyItem store.OperatorSQL = `SELECT ` + itemColumns + ` FROM item WHERE CAST($1 AS TEXT) = '' AND id = $2`
 
 	pageTail                   = ` AND destination = $2 AND state = $3 AND (due, id) > ($4, $5) ORDER BY due, id LIMIT $6`

@@ -155,7 +155,7 @@ func (q *Queue) timely(ctx context.Context, at *row, now time.Time) (*record, er
 	}
 	h := q.seize(at.tenant, at.destination, entry{id: at.id, due: at.due, state: at.state})
 	q.mu.Unlock()
-	it, err := scanItem(q.c.Store.Road.For(at.tenant).QueryRow(ctx, selectItem, at.id))
+	it, err := scanItem(q.c.Store.Road.For(at.tenant).Get(ctx, selectItem, at.id))
 	if err != nil || it.State.stored() != at.state || micros(it.Due) != at.due {
 		q.unhand(h, err != nil && !errors.Is(err, sql.ErrNoRows))
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {

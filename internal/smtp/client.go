@@ -71,7 +71,8 @@ type Client struct {
 	greeting  mail.Reply
 	offers    offers
 	tls       *tls.ConnectionState
-	needReset bool // the server may still be in a transaction
+	mechanism string // of AUTH, the last that was begun
+	needReset bool   // the server may still be in a transaction
 }
 
 // offers are the extensions that Send looks at for every message.
@@ -105,6 +106,15 @@ func refusedAt(step string, r mail.Reply) *DialError {
 // Dial connects, reads the greeting, says EHLO (HELO when refused) and
 // STARTTLS as the target asks. Failures are *DialError.
 func Dial(ctx context.Context, t Target) (*Client, error) {
+	nc, err := Connect(ctx, t)
+	if err != nil {
+		return nil, &DialError{Step: "dial", Err: err}
+	}
+	return NewClient(ctx, nc, t)
+}
+
+// Connect opens a target's connection, for NewClient.
+func Connect(ctx context.Context, t Target) (net.Conn, error) {
 	t.Timeouts = t.Timeouts.orDefaults()
 	// Keep-alive probes are of no use to a connection with timeouts of its
 	// own, and setting them up is four system calls.
@@ -117,14 +127,10 @@ func Dial(ctx context.Context, t Target) (*Client, error) {
 	if network == "" {
 		network = "tcp"
 	}
-	nc, err := d.DialContext(ctx, network, t.Address)
-	if err != nil {
-		return nil, &DialError{Step: "dial", Err: err}
-	}
-	return NewClient(ctx, nc, t)
+	return d.DialContext(ctx, network, t.Address)
 }
 
-// NewClient does the same over a connection that exists.
+// NewClient is the rest of Dial, over a connection that exists.
 func NewClient(ctx context.Context, nc net.Conn, t Target) (*Client, error) {
 	t.Timeouts = t.Timeouts.orDefaults()
 	c := &Client{target: t}

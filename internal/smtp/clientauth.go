@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -25,12 +26,20 @@ const initialLimit = 512
 // refused in clear except to a loopback address. Failures are *DialError of
 // step "auth".
 func (c *Client) Auth(ctx context.Context, user, password string) error {
+	return c.login(ctx, user, password, c.authPassword)
+}
+
+// Mechanism is the SASL mechanism that was last begun, "" for none.
+func (c *Client) Mechanism() string { return c.mechanism }
+
+// login runs one way to authenticate.
+func (c *Client) login(ctx context.Context, user, password string, how func(user, password string) (mail.Reply, error)) error {
 	if err := c.mayAuth(user, password); err != nil {
 		return &DialError{Step: "auth", Err: err}
 	}
 	stop := c.watch(ctx)
 	defer stop()
-	r, err := c.authenticate(user, password)
+	r, err := how(user, password)
 	if err != nil {
 		return &DialError{Step: "auth", Err: err}
 	}
@@ -44,49 +53,68 @@ func (c *Client) mayAuth(user, password string) error {
 	switch {
 	case c.dead != nil:
 		return c.dead
-	case c.tls == nil && !isLoopback(c.socket.RemoteAddr()):
-		return errAuthClear
 	case user == "" || password == "" || strings.ContainsRune(user+password, 0):
 		return errAuthPhrases
 	}
 	return nil
 }
 
-func (c *Client) authenticate(user, password string) (mail.Reply, error) {
-	offered, _ := c.Extension("AUTH")
-	plain, login := false, false
-	for _, m := range strings.Fields(offered) {
-		plain = plain || strings.EqualFold(m, "PLAIN")
-		login = login || strings.EqualFold(m, "LOGIN")
-	}
+// authPassword shows the server the password.
+func (c *Client) authPassword(user, password string) (mail.Reply, error) {
+	offered := c.mechanisms()
 	switch {
-	case plain:
-		return c.authPlain(user, password)
-	case login:
-		return c.authSteps("AUTH LOGIN", user, password)
+	case c.tls == nil && !isLoopback(c.socket.RemoteAddr()):
+		return mail.Reply{}, errAuthClear
+	case slices.Contains(offered, "PLAIN"):
+		return c.cancelled(c.begin("PLAIN", "\x00"+user+"\x00"+password))
+	case slices.Contains(offered, "LOGIN"):
+		return c.authLogin(user, password)
 	}
 	return mail.Reply{}, errAuthNone
 }
 
-func (c *Client) authPlain(user, password string) (mail.Reply, error) {
-	message := "\x00" + user + "\x00" + password
-	line := "AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte(message))
-	if len(line) > initialLimit {
-		return c.authSteps("AUTH PLAIN", message)
-	}
-	return c.authSteps(line)
+// mechanisms are what the server offers, in upper case.
+func (c *Client) mechanisms() []string {
+	offered, _ := c.Extension("AUTH")
+	return strings.Fields(strings.ToUpper(offered))
 }
 
-// authSteps says line and answers each challenge with the next response. A
-// challenge too many is cancelled.
-func (c *Client) authSteps(line string, responses ...string) (mail.Reply, error) {
-	r, err := c.ask(line, c.target.Timeouts.Hello)
-	for _, response := range responses {
+// authLogin is LOGIN, where the server asks for the name before the password.
+func (c *Client) authLogin(user, password string) (mail.Reply, error) {
+	c.mechanism = "LOGIN"
+	r, err := c.ask("AUTH LOGIN", c.target.Timeouts.Hello)
+	for _, response := range []string{user, password} {
 		if err != nil || r.Code != 334 {
 			return r, err
 		}
-		r, err = c.ask(base64.StdEncoding.EncodeToString([]byte(response)), c.target.Timeouts.Hello)
+		r, err = c.respond(response)
 	}
+	return c.cancelled(r, err)
+}
+
+// begin says AUTH with the client's first response, or without when that would
+// make the line too long.
+func (c *Client) begin(mechanism, first string) (mail.Reply, error) {
+	c.mechanism = mechanism
+	line := "AUTH " + mechanism
+	if whole := line + " " + base64.StdEncoding.EncodeToString([]byte(first)); len(whole) <= initialLimit {
+		return c.ask(whole, c.target.Timeouts.Hello)
+	}
+	r, err := c.ask(line, c.target.Timeouts.Hello)
+	if err != nil || r.Code != 334 {
+		return r, err
+	}
+	return c.respond(first)
+}
+
+// respond answers a challenge.
+func (c *Client) respond(text string) (mail.Reply, error) {
+	return c.ask(base64.StdEncoding.EncodeToString([]byte(text)), c.target.Timeouts.Hello)
+}
+
+// cancelled cancels the exchange where the server comes with a challenge too
+// many (RFC 4954 4).
+func (c *Client) cancelled(r mail.Reply, err error) (mail.Reply, error) {
 	if err == nil && r.Code == 334 {
 		return c.ask("*", c.target.Timeouts.Hello)
 	}

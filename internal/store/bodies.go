@@ -119,15 +119,8 @@ func (b *Bodies) Read(ctx context.Context, ref BodyRef) ([]byte, error) {
 
 // readRow reads a body from the database.
 func (b *Bodies) readRow(ctx context.Context, ref BodyRef) ([]byte, error) {
-	if b.road.dialect == onSQLite {
-		// One row by its key needs no limit of time, which would cost as
-		// much as the reading.
-		ctx = context.WithoutCancel(ctx)
-	} else {
-		ctx = limited(ctx)
-	}
 	var data []byte
-	if err := b.road.row(ctx, string(selectBody), ref.Tenant, ref.ID).Scan(&data); err != nil {
+	if err := b.road.For(ref.Tenant).Get(ctx, selectBody, ref.ID).Scan(&data); err != nil {
 		return nil, Fault("store.Read", err)
 	}
 	if int64(len(data)) != ref.Size || crc32.Checksum(data, b.crc) != ref.Sum {

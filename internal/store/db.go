@@ -82,6 +82,17 @@ func (db *DB) queryRow(ctx context.Context, q string, args ...any) *sql.Row {
 	return db.row(limited(ctx), q, args...)
 }
 
+// get is queryRow of one row by its key; see TenantDoor.Get.
+func (db *DB) get(ctx context.Context, q string, args ...any) *sql.Row {
+	if db.dialect == onPostgres {
+		return db.queryRow(ctx, q, args...)
+	}
+	if err := ctx.Err(); err != nil {
+		return db.noRow(err)
+	}
+	return db.row(context.WithoutCancel(ctx), q, args...)
+}
+
 // row reads one row in the time that ctx gives.
 func (db *DB) row(ctx context.Context, q string, args ...any) *sql.Row {
 	if st := db.statement(q); st != nil {

@@ -5,13 +5,14 @@
 // tables and their SQL, written once in the subset common to SQLite and
 // PostgreSQL: placeholders $1…, times as bigint microseconds since 1970, no
 // arrays, RETURNING and ON CONFLICT allowed. What they write are constants of
-// the types [TenantSQL], [RoadSQL] and [OperatorSQL]; which of them a door
+// the types [TenantSQL], [KeySQL], [RoadSQL] and [OperatorSQL]; which of them a door
 // takes is checked by the compiler, and what they may say is checked by a test
 // (doors_sql_test.go, sql_rules_test.go) that reads every such constant of the
 // tree:
 //   - TenantSQL binds $1 to the door's tenant: a SELECT, UPDATE or DELETE has
 //     "tenant = $1" in its WHERE, and so has each subselect; a table joined to
 //     another is bound too; an INSERT gives $1 to the column tenant;
+//   - KeySQL is a TenantSQL that reads one row by the primary key of its table;
 //   - RoadSQL inserts rows, and reads and updates only queue columns, no
 //     content;
 //   - OperatorSQL reads across tenants and leaves an audit event.

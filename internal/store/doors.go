@@ -8,6 +8,10 @@ import (
 // TenantSQL is a statement that says "tenant = $1" (or inserts $1 as tenant).
 type TenantSQL string
 
+// KeySQL is a TenantSQL that finds at most one row: its WHERE names the whole
+// primary key of its only table.
+type KeySQL string
+
 // RoadSQL is a statement of the road: inserts of any tenant's rows, reads and
 // updates of queue columns, never content.
 type RoadSQL string
@@ -36,6 +40,17 @@ func (d TenantDoor) QueryRow(ctx context.Context, q TenantSQL, args ...any) *sql
 		return d.db.noRow(noTenant())
 	}
 	return d.db.queryRow(ctx, string(q), bound(d.tenant, args)...)
+}
+
+// Get reads the row with a key. It is cut off on PostgreSQL only: SQLite has
+// found one row by its key before anybody could be told to stop, and being
+// ready to stop (a timer and two goroutines for each read) costs as much as the
+// reading. So the end of ctx does not end it either.
+func (d TenantDoor) Get(ctx context.Context, q KeySQL, args ...any) *sql.Row {
+	if d.tenant == "" {
+		return d.db.noRow(noTenant())
+	}
+	return d.db.get(ctx, string(q), bound(d.tenant, args)...)
 }
 
 // Change runs f in the next group commit and returns when that is durable. f

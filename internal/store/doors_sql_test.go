@@ -16,13 +16,13 @@ import (
 )
 
 // This file reads every SQL constant of the tree and checks what doc.go says
-// of the three doors. The compiler has checked which constant goes through
+// of the doors. The compiler has checked which constant goes through
 // which door.
 
 // statement is one constant with a type of store's.
 type statement struct {
 	where string // file:line
-	kind  string // TenantSQL, RoadSQL or OperatorSQL
+	kind  string // TenantSQL, KeySQL, RoadSQL or OperatorSQL
 	text  string
 }
 
@@ -31,8 +31,13 @@ func TestSQLOfTheTree(t *testing.T) {
 	if len(all) < 5 {
 		t.Fatalf("only %d statements found: the reader is broken", len(all))
 	}
+	keys := primaryKeys(t)
 	for _, s := range all {
-		for _, p := range checkStatement(s.kind, s.text) {
+		found := checkStatement(s.kind, s.text)
+		if s.kind == "KeySQL" {
+			found = append(found, checkKey(s.text, keys)...)
+		}
+		for _, p := range found {
 			problems = append(problems, s.where+": "+p)
 		}
 	}
@@ -112,7 +117,7 @@ func (r *room) collect(n ast.Node) bool {
 	return true
 }
 
-// sqlType is the name of one of the three types, or "".
+// sqlType is the name of one of the types, or "".
 func (r *room) sqlType(e ast.Expr) string {
 	name := ""
 	switch x := e.(type) {
@@ -126,7 +131,7 @@ func (r *room) sqlType(e ast.Expr) string {
 		}
 	}
 	switch name {
-	case "TenantSQL", "RoadSQL", "OperatorSQL":
+	case "TenantSQL", "KeySQL", "RoadSQL", "OperatorSQL":
 		return name
 	}
 	return ""
@@ -181,7 +186,7 @@ func (r *room) call(c *ast.CallExpr) {
 		return
 	}
 	f, ok := c.Fun.(*ast.SelectorExpr)
-	if !ok || r.own || !slices.Contains([]string{"Exec", "Query", "QueryRow"}, f.Sel.Name) {
+	if !ok || r.own || !slices.Contains([]string{"Exec", "Query", "QueryRow", "Get"}, f.Sel.Name) {
 		return
 	}
 	for _, arg := range c.Args[:min(2, len(c.Args))] {

@@ -127,7 +127,7 @@ func (s *scope) check(kind string, views []string) []string {
 	if verb == "" && len(s.words) > 0 {
 		return []string{fmt.Sprintf("neither SELECT, INSERT, UPDATE nor DELETE: %s …", strings.Join(s.words[:min(4, len(s.words))], " "))}
 	}
-	if kind == "TenantSQL" {
+	if kind == "TenantSQL" || kind == "KeySQL" {
 		if verb == "INSERT" {
 			problems = append(problems, s.insert()...)
 		} else {

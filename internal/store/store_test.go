@@ -127,3 +127,27 @@ func testNeighbours(t *testing.T, s *store.Store) {
 		t.Fatal(err)
 	}
 }
+
+const bodySize store.KeySQL = `SELECT size FROM body WHERE tenant = $1 AND id = $2`
+
+func TestGet(t *testing.T) { testpeer.EachStore(t, testGet) }
+
+func testGet(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	ref := mustKeep(t, s, "acme", 7)
+	var size int
+	if err := s.Road.For("acme").Get(ctx, bodySize, ref.ID).Scan(&size); err != nil || size != 7 {
+		t.Errorf("its own row: %d, %v", size, err)
+	}
+	if err := s.Road.For("globex").Get(ctx, bodySize, ref.ID).Scan(&size); !errors.Is(err, sql.ErrNoRows) {
+		t.Errorf("another tenant's row: %v", err)
+	}
+	if err := s.Road.For("").Get(ctx, bodySize, ref.ID).Scan(&size); !fault.Is(err, fault.Invalid) {
+		t.Errorf("nobody's row: %v", err)
+	}
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := s.Road.For("acme").Get(over, bodySize, ref.ID).Scan(&size); !errors.Is(err, context.Canceled) {
+		t.Errorf("for somebody who has left: %v", err)
+	}
+}

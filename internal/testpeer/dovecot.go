@@ -2,6 +2,7 @@ package testpeer
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -23,6 +24,8 @@ type DovecotConfig struct {
 	// certificate is not verified.
 	RelayTLS string
 	Quota    string // "10M", for each mailbox; "" has none
+	// Mechanisms are those of AUTH, "plain" when empty.
+	Mechanisms string
 }
 
 // Dovecot is an instance of a test's own: every user exists, with the password
@@ -101,7 +104,7 @@ func (d *Dovecot) configure(t testing.TB, c DovecotConfig, ports [3]int) {
 	if c.Relay != "" {
 		protocols += " submission"
 	}
-	text := strings.NewReplacer("@DIR@", d.dir, "@PROTOCOLS@", protocols,
+	text := strings.NewReplacer("@DIR@", d.dir, "@PROTOCOLS@", protocols, "@MECHANISMS@", cmp.Or(c.Mechanisms, "plain"),
 		"@LMTP@", strconv.Itoa(ports[0]), "@IMAPS@", strconv.Itoa(ports[1])).Replace(dovecotConf)
 	if c.Relay != "" {
 		host, port, err := net.SplitHostPort(c.Relay)
@@ -123,7 +126,8 @@ func (d *Dovecot) configure(t testing.TB, c DovecotConfig, ports [3]int) {
 	}
 }
 
-// dovecotConf runs every process as nobody, nothing in a chroot.
+// dovecotConf runs every process as nobody, nothing in a chroot. Wrong
+// passwords cost no time: they are part of tests.
 const dovecotConf = `base_dir = @DIR@/run
 state_dir = @DIR@/run
 log_path = @DIR@/dovecot.log
@@ -138,6 +142,8 @@ mail_gid = nogroup
 first_valid_uid = 1
 first_valid_gid = 1
 disable_plaintext_auth = yes
+auth_mechanisms = @MECHANISMS@
+auth_failure_delay = 0
 ssl = yes
 ssl_cert = <@DIR@/server.crt
 ssl_key = <@DIR@/server.key
@@ -151,6 +157,9 @@ userdb {
 }
 service anvil {
   chroot =
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
 }
 service lmtp {
   inet_listener lmtp {

@@ -3,6 +3,7 @@ package testpeer
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -59,6 +60,7 @@ type Rogue struct {
 	Addr   string
 	fault  Fault
 	lmtp   bool
+	scram  *SCRAM // nil for no AUTH
 	ctx    context.Context
 	served sync.WaitGroup
 
@@ -70,26 +72,28 @@ type Rogue struct {
 }
 
 // StartRogue starts a rogue on a loopback port; it ends with the test.
-func StartRogue(t testing.TB, f Fault) *Rogue { return startRogue(t, f, false) }
+func StartRogue(t testing.TB, f Fault) *Rogue { return startRogue(t, &Rogue{fault: f}) }
 
 // StartRogueLMTP starts one that speaks LMTP.
-func StartRogueLMTP(t testing.TB, f Fault) *Rogue { return startRogue(t, f, true) }
+func StartRogueLMTP(t testing.TB, f Fault) *Rogue {
+	return startRogue(t, &Rogue{fault: f, lmtp: true})
+}
 
-func startRogue(t testing.TB, f Fault, lmtp bool) *Rogue {
+func startRogue(t testing.TB, r *Rogue) *Rogue {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Rogue{Addr: l.Addr().String(), fault: f, lmtp: lmtp, ctx: ctx, events: make(chan string, 4096)}
+	r.Addr, r.ctx, r.events = l.Addr().String(), ctx, make(chan string, 4096)
 	r.served.Go(func() { r.serve(l) })
 	t.Cleanup(func() { cancel(); l.Close(); r.served.Wait() })
 	return r
 }
 
 // Events tells each stage that a connection has reached, in order: "1 hello"
-// is connection 1 that has said EHLO.
+// is connection 1 that has said EHLO, "1 auth PLAIN eA==" what it said to AUTH.
 func (r *Rogue) Events() <-chan string { return r.events }
 
 // Dots is how many final dots have come.
@@ -139,6 +143,9 @@ type rogueSession struct {
 	conn            net.Conn
 	in              *bufio.Reader
 	number, message int
+	tls             *tls.Conn // nil in clear
+	user            string    // authenticated
+	hello           string
 	now             Received
 }
 
@@ -160,9 +167,16 @@ func (s *rogueSession) command(line string) bool {
 	verb, rest, _ := strings.Cut(line, " ")
 	switch strings.ToUpper(verb) {
 	case "EHLO", "LHLO", "HELO":
-		return s.say(AtHello, "250-rogue.test", "250-PIPELINING", "250-8BITMIME", "250 ENHANCEDSTATUSCODES")
+		s.hello = rest
+		lines := append([]string{"250-rogue.test", "250-PIPELINING", "250-8BITMIME"}, s.scram.offers(s.tls != nil)...)
+		return s.say(AtHello, append(lines, "250 ENHANCEDSTATUSCODES")...)
+	case "STARTTLS":
+		return s.write("220 2.0.0 go on") && s.startTLS()
+	case "AUTH":
+		s.tell("auth " + rest)
+		return s.auth(rest)
 	case "MAIL":
-		s.now = Received{Conn: fmt.Sprint(s.number), From: path(rest)}
+		s.now = Received{Conn: fmt.Sprint(s.number), Remote: s.conn.RemoteAddr().String(), Hello: s.hello, User: s.user, TLS: s.tls != nil, From: path(rest)}
 		return s.say(AtMail, "250 2.1.0 ok")
 	case "RCPT":
 		s.now.To = append(s.now.To, mail.Recipient{Address: path(rest)})
@@ -216,14 +230,18 @@ func (s *rogueSession) content() bool {
 
 // say answers, or misbehaves when this is the stage.
 func (s *rogueSession) say(stage string, lines ...string) bool {
-	select {
-	case s.events <- fmt.Sprint(s.number, " ", stage):
-	default: // nobody listens
-	}
+	s.tell(stage)
 	if s.due(stage) {
 		return s.misbehave()
 	}
 	return s.write(lines...)
+}
+
+func (s *rogueSession) tell(event string) {
+	select {
+	case s.events <- fmt.Sprint(s.number, " ", event):
+	default: // nobody listens
+	}
 }
 
 func (s *rogueSession) due(stage string) bool {
