@@ -83,7 +83,9 @@ func (w *worker) fresh(it *queue.Item, r *route) queue.Attempt {
 		case now.After(patience):
 			return skipped()
 		}
-		w.ceiling.wait(w.ctx, full[0].sameness.address, patience.Sub(now))
+		if !w.ceiling.wait(w.ctx, full[0].sameness.address, patience.Sub(now)) {
+			return skipped()
+		}
 		ways = full
 	}
 }

@@ -60,7 +60,7 @@ func (q *Queue) askNow(ctx context.Context, f Filter) {
 	for _, l := range q.lanes(f.Tenant, destination) {
 		q.mu.Lock()
 		if d := q.dests[l[1]]; d != nil && d.state != up && q.now().Before(d.nextTry) {
-			d.nextTry = q.now()
+			d.nextTry = q.probes.next(q.now())
 			q.poke(d)
 		}
 		q.mu.Unlock()

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -52,6 +53,7 @@ type destination struct {
 	dirty   bool // trouble has changed and is to be written
 	probe   *Slot
 	pause   int64 // no new slot before
+	skips   int   // slots that could not be used, in a row
 	room    float64
 	good    time.Time // of the last success
 	losses  int       // sessions lost amid data, in a row
@@ -193,7 +195,7 @@ func (q *Queue) trip(d *destination, state, cause, reason string) {
 	}
 	d.state, d.cause, d.reason = state, cause, clean(reason)
 	d.failures++
-	d.nextTry = now.Add(backoff(cause, d.failures))
+	d.nextTry = q.probes.next(now.Add(backoff(cause, d.failures)))
 	d.dirty = true
 	d.losses, d.refused = 0, streak{}
 	d.room = float64(q.limit(d.key))
@@ -202,7 +204,11 @@ func (q *Queue) trip(d *destination, state, cause, reason string) {
 		q.shrink(l)
 	}
 	q.setAlarm(&d.alarm, d.nextTry.UnixMicro())
-	q.log.Warn("destination in trouble", "destination", d.key, "state", state, "cause", cause, "reason", d.reason,
+	level := slog.LevelDebug
+	if d.failures == 1 {
+		level = slog.LevelWarn
+	}
+	q.log.Log(context.Background(), level, "destination in trouble", "destination", d.key, "state", state, "cause", cause, "reason", d.reason,
 		"failures", d.failures, "next_try", d.nextTry)
 }
 

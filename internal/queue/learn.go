@@ -26,6 +26,7 @@ func (q *Queue) learn(h *hand, it *Item, a Attempt, v *verdict) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	d := h.lane.dest
+	d.skips = 0
 	probe := d.probe == h.slot
 	switch {
 	case v.count(delivered) > 0:

@@ -92,6 +92,9 @@ func (q *Queue) loadTroubles(ctx context.Context) error {
 			return fault.Wrap(fault.Later, "queue.load", err)
 		}
 		t.nextTry, t.since = fromMicros(nextTry), fromMicros(since)
+		if now := q.now(); t.nextTry.Before(now) {
+			t.nextTry = q.probes.next(now)
+		}
 		q.destination(k).trouble = t
 	}
 	return fault.Wrap(fault.Later, "queue.load", rows.Err())

@@ -63,6 +63,7 @@ type Queue struct {
 	callers    []chan *Slot      // those that wait for one
 	used       int               // slots given
 	alarms     alarms
+	probes     probes
 	refills    fifo[window]
 	recounts   fifo[lane]
 	entries    int   // in all windows

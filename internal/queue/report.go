@@ -40,7 +40,7 @@ func (q *Queue) Report(ctx context.Context, it *Item, a Attempt) error {
 	h.item = nil // one report a lease
 	if a.Skipped {
 		h.slot.spent = true
-		h.lane.dest.pause = q.now().Add(skipPause).UnixMicro()
+		h.lane.dest.skip(q.now())
 		q.mu.Unlock()
 		it.State = h.entry.state.state()
 		q.unhand(h, true)
@@ -61,9 +61,14 @@ func (q *Queue) Report(ctx context.Context, it *Item, a Attempt) error {
 	return nil
 }
 
-// skipPause is how long a destination gets no new slot after one could not be
-// used.
-const skipPause = 250 * time.Millisecond
+// skip gives a destination no new slot for a while, because one could not be
+// used: longer each time in a row, since those who wait for the same host may
+// be thousands.
+func (d *destination) skip(now time.Time) {
+	const first, doublings = 250 * time.Millisecond, 5
+	d.pause = now.Add(jitter(first << min(d.skips, doublings))).UnixMicro()
+	d.skips++
+}
 
 // record is a change of one item, ready to be written.
 type record struct {

@@ -71,6 +71,7 @@ func (q *Queue) forgetIdle() {
 	for _, d := range q.dests {
 		q.forget(d)
 	}
+	q.probes.forget(q.now())
 }
 
 // visit does what the time asks for with those of a page that it asks.
