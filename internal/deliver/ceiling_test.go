@@ -98,3 +98,41 @@ func TestCeilingWait(t *testing.T) {
 		}
 	})
 }
+
+// Who waits for a host is called in turn, one for each place; the line is not
+// longer than it may be, and who leaves it takes no place along.
+func TestCeilingLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCeiling(1)
+		p := c.take("x")
+		var called []int
+		for i := range longestLine {
+			go func() {
+				if i == 0 {
+					c.wait(t.Context(), "x", time.Second) // has no patience
+					return
+				}
+				c.wait(t.Context(), "x", time.Hour)
+				called = append(called, i)
+			}()
+			synctest.Wait()
+		}
+		if c.wait(t.Context(), "x", time.Hour) {
+			t.Error("the line has no end")
+		}
+		time.Sleep(2 * time.Second)
+		for range 3 {
+			p.free()
+			synctest.Wait()
+			p = c.take("x")
+		}
+		if fmt.Sprint(called) != "[1 2 3]" {
+			t.Errorf("three places called %v", called)
+		}
+		for len(called) < longestLine-1 {
+			p.free()
+			synctest.Wait()
+			p = c.take("x")
+		}
+	})
+}
