@@ -46,9 +46,6 @@ func steps(r connection.TestReport) string {
 
 func TestProof(t *testing.T) {
 	w := newTLSWorld(t)
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	closed.Close()
 	relay := testpeer.StartSink(t, testpeer.SinkRules{Rcpt: func(mail.Recipient) *mail.Reply {
 		return &mail.Reply{Code: 554, Enhanced: "5.7.1", Text: "Relay access denied"}
 	}})
@@ -64,6 +61,10 @@ func TestProof(t *testing.T) {
 	refuses := testpeer.StartSink(t, testpeer.SinkRules{Connect: func(int) *mail.Reply {
 		return &mail.Reply{Code: 554, Enhanced: "5.7.1", Text: "go away"}
 	}})
+	// The last to be made: its port would be given to the next one.
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	closed.Close()
 	ca := string(w.ca.PEM)
 	type C = connection.Connection
 	for what, k := range map[string]struct {
