@@ -45,7 +45,7 @@ func TestSkipsGrow(t *testing.T) {
 		var last time.Duration
 		for i := range 10 {
 			d.skip(time.Now())
-			wait := time.UnixMicro(d.pause).Sub(time.Now())
+			wait := time.Until(time.UnixMicro(d.pause))
 			if i < 6 && wait <= last || wait > 10*time.Second {
 				t.Errorf("skip %d waits %v after %v", i, wait, last)
 			}
