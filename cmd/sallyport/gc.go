@@ -9,7 +9,7 @@ import "runtime/debug"
 // works as often as it must.
 const (
 	garbagePercent = 400
-	heapLimit      = 200 << 20
+	heapLimit      = 256 << 20
 )
 
 // tuneCollector sets how often garbage is collected, unless the environment
