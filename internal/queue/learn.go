@@ -121,9 +121,12 @@ func (q *Queue) allRefused(d *destination, it *Item, v *verdict, probe bool) {
 // acquainted is the last recipients that a destination took, by a hash: what
 // tells "no such user any more" from "no such user".
 type acquainted struct {
-	hashes [64]uint32
+	hashes []uint32 // nil until it takes a message
 	next   int
 }
+
+// acquaintances is how many recipients are remembered.
+const acquaintances = 64
 
 func (k *acquainted) learn(d *destination, it *Item, v *verdict) {
 	if isInternet(d.key) {
@@ -135,7 +138,10 @@ func (k *acquainted) learn(d *destination, it *Item, v *verdict) {
 			continue
 		}
 		if v.effects[at] == delivered {
-			if h := hash(&it.Recipients[i]); !slices.Contains(k.hashes[:], h) {
+			if k.hashes == nil {
+				k.hashes = make([]uint32, acquaintances)
+			}
+			if h := hash(&it.Recipients[i]); !slices.Contains(k.hashes, h) {
 				k.hashes[k.next] = h
 				k.next = (k.next + 1) % len(k.hashes)
 			}
@@ -148,7 +154,7 @@ func (k *acquainted) learn(d *destination, it *Item, v *verdict) {
 // internet nothing is remembered: there every "no such user" is one.
 func (k *acquainted) any(it *Item) bool {
 	return slices.ContainsFunc(it.Recipients, func(r Recipient) bool {
-		return r.State == rcptQueued && slices.Contains(k.hashes[:], hash(&r))
+		return r.State == rcptQueued && slices.Contains(k.hashes, hash(&r))
 	})
 }
 
