@@ -54,7 +54,7 @@ func (c connectionChoice) each(e *env, method, suffix string, in any, text answe
 	if err != nil {
 		return err
 	}
-	answers, bad := []map[string]any{}, false
+	answers, bad := connectionAnswers{[]map[string]any{}}, false
 	for _, name := range names {
 		raw, err := e.call(method, c.path(name)+suffix, nil, in)
 		if err != nil {
@@ -65,29 +65,40 @@ func (c connectionChoice) each(e *env, method, suffix string, in any, text answe
 			return err
 		}
 		bad = bad || err != nil
-		if !e.flags.JSON {
+		switch {
+		case !e.flags.JSON:
 			fmt.Fprintln(e.stdout, strings.TrimRight(lines, "\n"))
-			continue
+		case !c.All:
+			err = e.printJSON(raw)
+		default:
+			err = answers.add(name, raw)
 		}
-		answer := map[string]any{}
-		if err := unmarshal(raw, &answer); err != nil {
+		if err != nil && !errors.Is(err, errReported) {
 			return err
 		}
-		answer["name"] = name
-		answers = append(answers, answer)
 	}
-	if err := c.printAnswers(e, answers); err != nil || !bad {
-		return err
+	if e.flags.JSON && c.All {
+		if err := e.printJSON(answers); err != nil {
+			return err
+		}
 	}
-	return errReported
+	if bad {
+		return errReported
+	}
+	return nil
 }
 
-func (c connectionChoice) printAnswers(e *env, answers []map[string]any) error {
-	switch {
-	case !e.flags.JSON:
-		return nil
-	case c.All:
-		return e.printJSON(map[string]any{"connections": answers})
+// connectionAnswers is what --json prints of all connections.
+type connectionAnswers struct {
+	Connections []map[string]any `json:"connections"`
+}
+
+func (a *connectionAnswers) add(name string, raw json.RawMessage) error {
+	answer := map[string]any{}
+	if err := unmarshal(raw, &answer); err != nil {
+		return err
 	}
-	return e.printJSON(answers[0])
+	answer["name"] = name
+	a.Connections = append(a.Connections, answer)
+	return nil
 }
