@@ -299,13 +299,14 @@ func (q *Queue) change(ctx context.Context, f Filter, a act, rows []row) (int, e
 	moves := q.claim(a.moves(f, rows, q.now()))
 	total := 0
 	for len(moves) > 0 {
-		n, err := q.commitMoves(ctx, moves)
+		n, worked, err := q.commitMoves(ctx, moves)
 		if err != nil {
 			q.unclaim(moves)
 			return total, err
 		}
 		total += q.settleMoves(moves[:n])
 		moves = moves[n:]
+		q.giveWay(ctx, worked)
 	}
 	return total, nil
 }
@@ -381,11 +382,13 @@ func (q *Queue) unclaim(moves []*move) {
 	}
 }
 
-// commitMoves writes as many moves as there is time for, and says how many.
-func (q *Queue) commitMoves(ctx context.Context, moves []*move) (n int, err error) {
+// commitMoves writes as many moves as there is time for, and says how many and
+// how long that took without the wait for the writer.
+func (q *Queue) commitMoves(ctx context.Context, moves []*move) (n int, worked time.Duration, err error) {
 	err = q.road.Background(ctx, func(tx store.RoadTx) error {
 		n = 0
 		began := time.Now()
+		defer func() { worked = time.Since(began) }()
 		for _, m := range moves {
 			if err := m.write(tx); err != nil {
 				return err
@@ -396,7 +399,7 @@ func (q *Queue) commitMoves(ctx context.Context, moves []*move) (n int, err erro
 		}
 		return nil
 	})
-	return n, err
+	return n, worked, err
 }
 
 func (m *move) write(tx store.RoadTx) (err error) {
@@ -459,7 +462,7 @@ func (q *Queue) holdLeased(ctx context.Context, h *hand, reason string) {
 	m := &move{hand: h, from: from, to: from}
 	m.to.state, m.to.due, m.to.reason = storedHeld, now.UnixMicro(), reason
 	m.tell(a, now)
-	if _, err := q.commitMoves(context.WithoutCancel(ctx), []*move{m}); err != nil {
+	if _, _, err := q.commitMoves(context.WithoutCancel(ctx), []*move{m}); err != nil {
 		q.log.Warn("a stopped item cannot be held", "item", it.ID, "error", err)
 		q.mu.Lock()
 		h.slot.spent = true

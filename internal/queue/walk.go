@@ -14,7 +14,7 @@ const (
 	walkPage  = 500
 	walkPause = 30 * time.Millisecond // between pages
 	walkEvery = 15 * time.Second      // between rounds, at least
-	walkBatch = 20                    // items in one commit
+	walkBatch = 50                    // items in one commit
 	highest   = "ZZZZZZZZZZZZZZZZZZZZZZZZZZ"
 )
 
@@ -83,12 +83,13 @@ func (q *Queue) visit(ctx context.Context, rows []row) error {
 		if len(batch) == 0 {
 			return nil
 		}
+		worked := time.Since(began) // without the wait for the writer
 		err := q.write(ctx, batch, true)
 		if err != nil {
 			q.drop(batch)
 		}
 		batch = batch[:0:0]
-		q.giveWay(ctx, time.Since(began))
+		q.giveWay(ctx, worked)
 		began = time.Now()
 		return err
 	}
