@@ -38,7 +38,6 @@ func (s *Server) start() {
 		s.pool = newBufferPool()
 		s.ctx, s.cancel = context.WithCancel(context.Background())
 		s.hands.waiting, s.hands.end = make(chan *dialog), s.ctx.Done()
-		s.hands.waiting, s.hands.end = make(chan *dialog), s.ctx.Done()
 		s.doors = make(map[*door]struct{})
 		if s.Now == nil {
 			s.Now = time.Now
