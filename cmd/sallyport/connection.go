@@ -174,17 +174,13 @@ func (c *connectionList) Run(e *env) error {
 		})
 }
 
-type connectionRef struct {
+type connectionShow struct {
 	Tenant string `arg:""`
 	Name   string `arg:""`
 }
 
-func (c connectionRef) path() string { return at("/v1/tenants", c.Tenant, "connections", c.Name) }
-
-type connectionShow struct{ connectionRef }
-
 func (c *connectionShow) Run(e *env) error {
-	return show(e, "GET", c.path(), nil, nil, func(v connectionView) string {
+	return show(e, "GET", at("/v1/tenants", c.Tenant, "connections", c.Name), nil, nil, func(v connectionView) string {
 		return fmt.Sprintf("%s of %s\nkind       %s\ndirection  %s\nto         %s\ntls        %s\nstate      %s\nhealth     %s",
 			v.Name, v.Tenant, v.Kind, v.Direction, v.to(), v.TLS, v.State, v.health())
 	})
