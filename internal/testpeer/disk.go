@@ -71,6 +71,12 @@ func (d *disk) apply(s step) error {
 		d.sync(s)
 		return nil
 	}
+	if c.name == "close" && !s.end {
+		// As it begins: once it has ended, the number may be another file's,
+		// or that of a socket, whose making is not in the record.
+		delete(d.fds, int(c.number(0)))
+		return nil
+	}
 	if !s.end || c.result < 0 {
 		return nil
 	}

@@ -20,7 +20,7 @@ import (
 // of the rest as much as chance wants (see disk.go).
 
 // traced are the calls that change files, or tell the outside something.
-const traced = "trace=open,openat,write,pwrite64,writev,sendto,fsync,fdatasync,ftruncate,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat"
+const traced = "trace=open,openat,close,write,pwrite64,writev,sendto,fsync,fdatasync,ftruncate,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat"
 
 // Trace is a record of a process.
 type Trace struct {
@@ -170,7 +170,7 @@ func (t *Trace) Told(at int, f func(fd int, text string)) {
 				f(fd, s.call.text(1))
 			}
 		}
-		if s.end && strings.HasPrefix(s.call.name, "open") {
+		if s.call.name == "close" || s.end && strings.HasPrefix(s.call.name, "open") {
 			d.apply(s)
 		}
 	}
