@@ -131,6 +131,19 @@ func (s *foreignSink) counts() (distinct, extra int) {
 	return len(s.got), extra
 }
 
+// first is when the first message arrived.
+func (s *foreignSink) first() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var first time.Time
+	for _, at := range s.at {
+		if first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+	return first
+}
+
 // missing lists what was acknowledged and has not arrived.
 func (s *foreignSink) missing(acked []string) []string {
 	s.mu.Lock()

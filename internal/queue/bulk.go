@@ -10,10 +10,9 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/trace"
 )
 
-const (
-	bulkPage = 200
-	bulkTime = 7 * time.Millisecond // of the writer at a time
-)
+// bulkPage is how many items are read at a time, and changed in one commit at
+// most.
+const bulkPage = 200
 
 // Filter of List and of the bulk acts; zero fields match everything. Tenant ""
 // needs the operator.
@@ -123,8 +122,9 @@ func join(actor, text string) string {
 // bulk meets every item that matches, a page at a time.
 func (q *Queue) bulk(ctx context.Context, f Filter, a act) (int, error) {
 	total := 0
+	p := newPieces(bulkPage)
 	meet := func(rows []row) error {
-		n, err := q.change(ctx, f, a, rows)
+		n, err := q.change(ctx, f, a, p, rows)
 		total += n
 		return err
 	}
@@ -209,7 +209,7 @@ func (q *Queue) eachOf(ctx context.Context, l [2]string, s stored, p *pages) err
 		if err != nil {
 			return err
 		}
-		read := time.Since(began)
+		q.giveWay(ctx, time.Since(began)) // no load on the writer, but on the processors
 		if err := p.add(rows); err != nil {
 			return err
 		}
@@ -218,8 +218,6 @@ func (q *Queue) eachOf(ctx context.Context, l [2]string, s stored, p *pages) err
 		}
 		last := rows[len(rows)-1]
 		at = key{last.due, last.id}
-		// Reading is no load on the writer, but on the processors.
-		pause(ctx, read)
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.Later, "queue.each", err)
 		}
@@ -295,18 +293,20 @@ type move struct {
 }
 
 // change does the act to those of a page that match.
-func (q *Queue) change(ctx context.Context, f Filter, a act, rows []row) (int, error) {
+func (q *Queue) change(ctx context.Context, f Filter, a act, p *pieces, rows []row) (int, error) {
 	moves := q.claim(a.moves(f, rows, q.now()))
 	total := 0
 	for len(moves) > 0 {
-		n, worked, err := q.commitMoves(ctx, moves)
+		n := min(len(moves), p.most)
+		took, err := q.commitMoves(ctx, moves[:n])
 		if err != nil {
 			q.unclaim(moves)
 			return total, err
 		}
 		total += q.settleMoves(moves[:n])
 		moves = moves[n:]
-		q.giveWay(ctx, worked)
+		p.learn(n, took)
+		q.giveWay(ctx, took)
 	}
 	return total, nil
 }
@@ -382,24 +382,16 @@ func (q *Queue) unclaim(moves []*move) {
 	}
 }
 
-// commitMoves writes as many moves as there is time for, and says how many and
-// how long that took without the wait for the writer.
-func (q *Queue) commitMoves(ctx context.Context, moves []*move) (n int, worked time.Duration, err error) {
-	err = q.road.Background(ctx, func(tx store.RoadTx) error {
-		n = 0
-		began := time.Now()
-		defer func() { worked = time.Since(began) }()
+// commitMoves writes moves in one commit.
+func (q *Queue) commitMoves(ctx context.Context, moves []*move) (took time.Duration, err error) {
+	return q.piece(ctx, func(tx store.RoadTx) error {
 		for _, m := range moves {
 			if err := m.write(tx); err != nil {
 				return err
 			}
-			if n++; time.Since(began) > bulkTime {
-				break
-			}
 		}
 		return nil
 	})
-	return n, worked, err
 }
 
 func (m *move) write(tx store.RoadTx) (err error) {
@@ -462,7 +454,7 @@ func (q *Queue) holdLeased(ctx context.Context, h *hand, reason string) {
 	m := &move{hand: h, from: from, to: from}
 	m.to.state, m.to.due, m.to.reason = storedHeld, now.UnixMicro(), reason
 	m.tell(a, now)
-	if _, _, err := q.commitMoves(context.WithoutCancel(ctx), []*move{m}); err != nil {
+	if _, err := q.commitMoves(context.WithoutCancel(ctx), []*move{m}); err != nil {
 		q.log.Warn("a stopped item cannot be held", "item", it.ID, "error", err)
 		q.mu.Lock()
 		h.slot.spent = true

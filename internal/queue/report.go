@@ -52,7 +52,7 @@ func (q *Queue) Report(ctx context.Context, it *Item, a Attempt) error {
 	}
 	r, err := q.resolve(ctx, h, it, a)
 	if err == nil {
-		err = q.write(ctx, []*record{r}, false)
+		err = q.write(ctx, []*record{r})
 	}
 	if err != nil {
 		q.keepTrying(h, it, a, r)
@@ -276,8 +276,25 @@ func (r *record) encode() {
 }
 
 // write commits records in one transaction and then settles them in memory.
-func (q *Queue) write(ctx context.Context, records []*record, background bool) error {
-	f := func(tx store.RoadTx) error {
+func (q *Queue) write(ctx context.Context, records []*record) error {
+	// What has happened has happened, also when the deliverer is stopping.
+	if err := q.road.Change(context.WithoutCancel(ctx), q.puts(records)); err != nil {
+		return err
+	}
+	q.settleAll(records)
+	return nil
+}
+
+// writeBehind is write for what nobody waits for.
+func (q *Queue) writeBehind(ctx context.Context, records []*record) (took time.Duration, err error) {
+	if took, err = q.piece(context.WithoutCancel(ctx), q.puts(records)); err == nil {
+		q.settleAll(records)
+	}
+	return took, err
+}
+
+func (q *Queue) puts(records []*record) func(store.RoadTx) error {
+	return func(tx store.RoadTx) error {
 		for _, r := range records {
 			if err := q.put(tx, r); err != nil {
 				return err
@@ -285,18 +302,12 @@ func (q *Queue) write(ctx context.Context, records []*record, background bool) e
 		}
 		return nil
 	}
-	do := q.road.Change
-	if background {
-		do = q.road.Background
-	}
-	// What has happened has happened, also when the deliverer is stopping.
-	if err := do(context.WithoutCancel(ctx), f); err != nil {
-		return err
-	}
+}
+
+func (q *Queue) settleAll(records []*record) {
 	for _, r := range records {
 		q.settle(r)
 	}
-	return nil
 }
 
 func (q *Queue) put(tx store.RoadTx, r *record) error {
@@ -425,7 +436,7 @@ func (q *Queue) writeLate(ctx context.Context) error {
 			u.record, err = q.resolve(ctx, u.hand, u.item, u.at)
 		}
 		if err == nil {
-			err = q.write(ctx, []*record{u.record}, false)
+			err = q.write(ctx, []*record{u.record})
 		}
 		if err != nil {
 			q.mu.Lock()

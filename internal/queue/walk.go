@@ -14,7 +14,7 @@ const (
 	walkPage  = 500
 	walkPause = 30 * time.Millisecond // between pages
 	walkEvery = 15 * time.Second      // between rounds, at least
-	walkBatch = 50                    // items in one commit
+	walkBatch = 50                    // items in one commit, at most
 	highest   = "ZZZZZZZZZZZZZZZZZZZZZZZZZZ"
 )
 
@@ -35,12 +35,13 @@ func (q *Queue) walk(ctx context.Context) {
 
 // round is one walk over all items.
 func (q *Queue) round(ctx context.Context, rest time.Duration) error {
+	p := newPieces(walkBatch)
 	for at := ""; ; {
 		rows, err := q.readRows(ctx, rangeRows, at, highest, walkPage)
 		if err != nil {
 			return err
 		}
-		if err := q.visit(ctx, rows); err != nil {
+		if err := q.visit(ctx, rows, p); err != nil {
 			return err
 		}
 		if len(rows) < walkPage {
@@ -51,16 +52,6 @@ func (q *Queue) round(ctx context.Context, rest time.Duration) error {
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.Later, "queue.walk", err)
 		}
-	}
-}
-
-// giveWay rests after a piece of background work that took so long, while
-// clients wait for their replies: what it costs the processors (reading,
-// encoding, the trace behind it) is theirs first.
-func (q *Queue) giveWay(ctx context.Context, took time.Duration) {
-	const share = 5 // of two processors, a piece has a tenth
-	if q.road.Busy() {
-		pause(ctx, (share-1)*took)
 	}
 }
 
@@ -75,7 +66,7 @@ func (q *Queue) forgetIdle() {
 }
 
 // visit does what the time asks for with those of a page that it asks.
-func (q *Queue) visit(ctx context.Context, rows []row) error {
+func (q *Queue) visit(ctx context.Context, rows []row, p *pieces) error {
 	now := q.now()
 	var batch []*record
 	began := time.Now()
@@ -84,12 +75,13 @@ func (q *Queue) visit(ctx context.Context, rows []row) error {
 			return nil
 		}
 		worked := time.Since(began) // without the wait for the writer
-		err := q.write(ctx, batch, true)
+		took, err := q.writeBehind(ctx, batch)
 		if err != nil {
 			q.drop(batch)
 		}
+		p.learn(len(batch), took)
 		batch = batch[:0:0]
-		q.giveWay(ctx, worked)
+		q.giveWay(ctx, worked+took)
 		began = time.Now()
 		return err
 	}
@@ -104,7 +96,7 @@ func (q *Queue) visit(ctx context.Context, rows []row) error {
 		if r == nil {
 			continue
 		}
-		if batch = append(batch, r); len(batch) >= walkBatch {
+		if batch = append(batch, r); len(batch) >= p.most {
 			if err := flush(); err != nil {
 				return err
 			}
