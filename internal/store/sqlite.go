@@ -34,10 +34,13 @@ func openSQLite(ctx context.Context, file string, cacheKB int) (write, read *sql
 		return nil, nil, Fault("store.Open", err)
 	}
 	common := []string{"busy_timeout(10000)", "foreign_keys(1)", "temp_store(2)"}
+	// The driver runs pragmas in the order of the alphabet, and the journal mode
+	// after them when it stands by itself: with the WAL the file gets its pages,
+	// and their size is what it is.
 	write, err = sql.Open("sqlite", sqliteName(file, append(common,
-		fmt.Sprintf("page_size(%d)", pageSize), "journal_mode(WAL)", "synchronous(FULL)",
+		fmt.Sprintf("page_size(%d)", pageSize), "synchronous(FULL)",
 		"wal_autocheckpoint(0)", fmt.Sprintf("journal_size_limit(%d)", passiveWAL),
-		fmt.Sprintf("cache_size(-%d)", cacheKB))))
+		fmt.Sprintf("cache_size(-%d)", cacheKB)))+"&_journal_mode=WAL")
 	if err != nil {
 		return nil, nil, Fault("store.Open", err)
 	}

@@ -15,6 +15,7 @@ import (
 const (
 	pageCount store.RoadSQL = `PRAGMA page_count`
 	maxPages  store.RoadSQL = `PRAGMA max_page_count = %d`
+	pageSize  store.RoadSQL = `PRAGMA page_size`
 )
 
 // limitPages lets the road's file have at most spare more pages: SQLite then
@@ -30,12 +31,24 @@ func limitPages(t *testing.T, s *store.Store, spare int) {
 	}))
 }
 
+// The size must be given before the file has its first page, or it is 4096.
+func TestPageSize(t *testing.T) {
+	s := testpeer.OpenStore(t, store.Config{Dir: t.TempDir()})
+	for _, db := range []*store.DB{s.Road, s.Control, s.Trace} {
+		var n int
+		must(t, db.Road().QueryRow(t.Context(), pageSize).Scan(&n))
+		if n != 8192 {
+			t.Errorf("pages have %d bytes", n)
+		}
+	}
+}
+
 // On a full disk changes fail with kind later, each for itself, and what was
 // there stays; deleting works, and then there is room again.
 func TestDiskFull(t *testing.T) {
 	s := testpeer.OpenStore(t, store.Config{Dir: t.TempDir()})
 	kept := []store.BodyRef{mustKeep(t, s, "acme", 20000)}
-	limitPages(t, s, 60)
+	limitPages(t, s, 30)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	release := blockWriters(t, s)
