@@ -14,6 +14,8 @@ import (
 // write. Nothing of them is kept when it fails. Items may start Held, Failed
 // or Deferred.
 func (q *Queue) Put(ctx context.Context, ms []Message) error {
+	q.clients.come()
+	defer q.clients.leave()
 	s, err := q.stage(ms)
 	if err != nil {
 		return err

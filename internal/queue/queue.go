@@ -55,6 +55,8 @@ type Queue struct {
 
 	refillKick, alarmKick, lateKick chan struct{}
 
+	clients clients
+
 	mu         sync.Mutex
 	dests      map[string]*destination
 	busy       map[string]*hand // items in somebody's hands, by id

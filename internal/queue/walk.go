@@ -14,7 +14,7 @@ const (
 	walkPage  = 500
 	walkPause = 30 * time.Millisecond // between pages
 	walkEvery = 15 * time.Second      // between rounds, at least
-	walkBatch = 50                    // items in one commit, at most
+	walkBatch = 200                   // items in one commit, at most
 	highest   = "ZZZZZZZZZZZZZZZZZZZZZZZZZZ"
 )
 

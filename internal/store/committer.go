@@ -181,13 +181,6 @@ func (c *committer) gap() time.Duration {
 	return until.Sub(now)
 }
 
-// isBusy reports ordinary changes that wait, or were there a moment ago.
-func (c *committer) isBusy() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.queue) > 0 || time.Since(c.busy) < quiet
-}
-
 // took notes how the writer's time was spent.
 func (c *committer) took(began time.Time, ordinary bool) {
 	c.mu.Lock()

@@ -118,11 +118,6 @@ func (d RoadDoor) Background(ctx context.Context, f func(tx RoadTx) error) error
 	return d.db.commits.do(ctx, true, func(s *session) error { return f(RoadTx{s: s}) })
 }
 
-// Busy reports whether somebody waits for an ordinary Change, or did a moment
-// ago: whoever works in the background then rests between his pieces, for what
-// they cost besides their commits.
-func (d RoadDoor) Busy() bool { return d.db.commits.isBusy() }
-
 // RoadTx is a transaction of the road.
 type RoadTx struct{ s *session }
 

@@ -48,6 +48,7 @@ func TestPostgresRestart(t *testing.T) {
 				ref, err := keep(t.Context(), s, "acme", 1000)
 				if err != nil {
 					t.Error("after it was back:", err)
+					return
 				}
 				mu.Lock()
 				kept = append(kept, ref)
