@@ -43,7 +43,9 @@ func (c *clients) here() bool {
 
 // pieces finds out how many items one commit can take in pieceTime: rows that
 // lie close together share pages, but in a queue for thousands of destinations
-// each row dirties pages of its own.
+// each row dirties pages of its own. It never goes below a tenth of the limit:
+// where a commit by itself takes longer than that, fewer items in each would
+// only make more of them.
 type pieces struct{ most, limit int }
 
 func newPieces(limit int) *pieces { return &pieces{most: max(1, limit/4), limit: limit} }
@@ -52,7 +54,7 @@ func newPieces(limit int) *pieces { return &pieces{most: max(1, limit/4), limit:
 func (p *pieces) learn(n int, took time.Duration) {
 	switch {
 	case took > pieceTime:
-		p.most = max(1, int(int64(n)*int64(pieceTime)/int64(took)))
+		p.most = max(1, p.limit/10, int(int64(n)*int64(pieceTime)/int64(took)))
 	case n >= p.most:
 		p.most = min(p.limit, p.most+p.most/4+1)
 	}
