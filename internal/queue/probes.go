@@ -5,7 +5,7 @@ import "time"
 // probesASecond is how many destinations in trouble are tried in one second, at
 // most: a probe costs about as much as a message, and when a whole network is
 // away there may be tens of thousands of them.
-const probesASecond = 200
+const probesASecond = 100
 
 // probes spreads the next tries of destinations in trouble.
 type probes struct {
