@@ -15,9 +15,10 @@ const (
 	// with it.
 	pieceTime = 5 * time.Millisecond
 	// restShare is how much longer than a piece the time from its beginning
-	// to that of the next one is while clients wait: of two processors, bulk
-	// work then has a tenth.
-	restShare = 5
+	// to that of the next one is while clients wait. What a piece costs does
+	// not end with it: the trace follows, and in a queue for thousands of
+	// destinations each row of it lies elsewhere too.
+	restShare = 10
 	// between is how long nobody has waited when clients count as gone: those
 	// who send one message after the other leave gaps of a millisecond or two.
 	between = 10 * time.Millisecond
