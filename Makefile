@@ -44,9 +44,10 @@ bench: deps
 	$(GO) test -run '^$$' -bench RowLimit -benchtime 2s ./internal/store
 	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -timeout 60m -run TestBench ./test
 
-# The long form of the crash tests: 50 kills a store, power cuts, the million.
+# The long form: 50 kills a store, power cuts, the million, a flood, the unit under
+# systemd (which needs root).
 chaos: deps
-	SALLYPORT_CHAOS=1 $(GO) test -v -timeout 120m -run 'Kill|Power|Million|Disk|NoSpace|Flood|Outage|Rogue|Tenants|Corpora' ./test ./internal/store ./internal/queue
+	SALLYPORT_CHAOS=1 $(GO) test -v -timeout 120m -run 'Kill|Power|Million|Disk|NoSpace|Flood|Outage|Rogue|Tenants|Corpora|Systemd' ./test ./internal/store ./internal/queue
 
 # Every fuzz target for FUZZTIME, FUZZERS of them at a time, a core each.
 FUZZTIME ?= 5m

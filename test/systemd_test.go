@@ -111,7 +111,6 @@ func bootMachine(t *testing.T) *machine {
 		out, _ := m.command("systemctl", "is-system-running").Output()
 		state = strings.TrimSpace(string(out))
 		if state == "running" || state == "degraded" {
-			m.must("ip", "link", "set", "lo", "up")
 			return m
 		}
 		time.Sleep(100 * time.Millisecond) // a machine starting up has no channel to wait on
