@@ -159,9 +159,16 @@ func (q *Queue) each(ctx context.Context, f Filter, in []stored, meet func([]row
 	}
 	// What lanes have is gathered, so that many small ones share a commit.
 	p := &pages{meet: meet}
-	for _, l := range q.lanes(f.Tenant, f.Destination) {
+	lanes := q.lanes(f.Tenant, f.Destination)
+	if q.scattered(lanes, in) {
+		if err := q.eachByID(ctx, in, p); err != nil {
+			return err
+		}
+		return p.flush()
+	}
+	for _, l := range lanes {
 		for _, s := range in {
-			if !q.has(l, s) {
+			if q.has(l, s) == 0 {
 				continue
 			}
 			if err := q.eachOf(ctx, l, s, p); err != nil {
@@ -171,6 +178,70 @@ func (q *Queue) each(ctx context.Context, f Filter, in []stored, meet func([]row
 	}
 	return p.flush()
 }
+
+const (
+	// fewLanes is up to how many lanes are met one after the other: as many
+	// items lie on one page of the table.
+	fewLanes = 10
+	// readShare is how many items are read for one that matches, at most, to
+	// have them in the order of their ids.
+	readShare = 8
+)
+
+// scattered reports whether items are better met in the order of their ids,
+// that of arrival and of the tables: those of one lane lie as far apart there
+// as there are lanes, so that lane after lane each of them would dirty pages of
+// its own in every table, many times over.
+func (q *Queue) scattered(lanes [][2]string, in []stored) bool {
+	var full, matching, all int64
+	for _, l := range lanes {
+		var n int64
+		for _, s := range in {
+			n += q.has(l, s)
+		}
+		if matching += n; n > 0 {
+			full++
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, d := range q.dests {
+		for _, l := range d.lanes {
+			all += l.total()
+		}
+	}
+	return full > fewLanes && all <= readShare*matching
+}
+
+// eachByID adds all rows of the given states that are there now.
+func (q *Queue) eachByID(ctx context.Context, in []stored, p *pages) error {
+	const page = 2 * bulkPage // not every row that is read matches
+	last := ""
+	if err := q.road.QueryRow(ctx, lastItem).Scan(&last); err != nil {
+		return fault.Wrap(fault.Later, "queue.each", err)
+	}
+	for at := ""; ; {
+		began := time.Now()
+		rows, err := q.readRows(ctx, rangeRows, at, last, page)
+		if err != nil {
+			return err
+		}
+		q.giveWay(ctx, time.Since(began))
+		if len(rows) > 0 {
+			at = afterID(rows[len(rows)-1].id)
+		}
+		more := len(rows) == page
+		if err := p.add(slices.DeleteFunc(rows, func(r row) bool { return !slices.Contains(in, r.state) })); err != nil || !more {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return fault.Wrap(fault.Later, "queue.each", err)
+		}
+	}
+}
+
+// afterID is the next id there can be: none is that long.
+func afterID(id string) string { return id + "0" }
 
 // pages gathers rows until there are enough for a page.
 type pages struct {
@@ -194,12 +265,15 @@ func (p *pages) flush() error {
 	return p.meet(rows)
 }
 
-// has reports whether a lane has items in a state, as far as memory knows.
-func (q *Queue) has(at [2]string, s stored) bool {
+// has is how many items a lane has in a state, as far as memory knows.
+func (q *Queue) has(at [2]string, s stored) int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	d := q.dests[at[1]]
-	return d != nil && d.lanes[at[0]] != nil && d.lanes[at[0]].n[s] > 0
+	if d == nil || d.lanes[at[0]] == nil {
+		return 0
+	}
+	return d.lanes[at[0]].n[s]
 }
 
 func (q *Queue) eachOf(ctx context.Context, l [2]string, s stored, p *pages) error {

@@ -38,6 +38,7 @@ const (
 	laneRows   store.RoadSQL = `SELECT ` + rowColumns + ` FROM item WHERE tenant = $1 AND destination = $2 AND state = $3
 		AND (due, id) > ($4, $5) ORDER BY due, id LIMIT $6`
 	rangeRows store.RoadSQL = `SELECT ` + rowColumns + ` FROM item WHERE id >= $1 AND id <= $2 ORDER BY id LIMIT $3`
+	lastItem  store.RoadSQL = `SELECT COALESCE(MAX(id), '') FROM item`
 )
 
 // Reading the envelope: by tenant.

@@ -47,7 +47,7 @@ func (q *Queue) round(ctx context.Context, rest time.Duration) error {
 		if len(rows) < walkPage {
 			return nil
 		}
-		at = rows[len(rows)-1].id + "0" // the next id: none is that long
+		at = afterID(rows[len(rows)-1].id)
 		pause(ctx, rest)
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.Later, "queue.walk", err)
