@@ -28,7 +28,8 @@ type DB struct {
 
 	prepared sync.Map // SQL text to *sql.Stmt of the readers
 
-	written   int          // bytes since the last look at the WAL; the committer's own
+	written   int          // bytes since the last look at the WAL; the committer's own, as shedAt is
+	shedAt    time.Time    // when cached pages were last let go
 	wal       atomic.Int64 // bytes of the WAL in use
 	longReads atomic.Int32 // backups under way
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 )
@@ -29,6 +30,17 @@ const (
 	// boundWAL is the size at which the writer waits for readers, who are cut
 	// off after readLimit, to make the WAL begin anew.
 	boundWAL = 128 << 20
+	// shedEvery is how often a busy writer lets go of all pages that no statement
+	// holds.
+	//
+	// The driver's SQLite keeps the pages of all connections of the process in
+	// one list (SQLITE_ENABLE_MEMORY_MANAGEMENT). A connection that has as many
+	// pages as it may have takes the oldest of any, and so grows at another's cost,
+	// which then gets new ones: in the end there are more pages than all may have
+	// together. From then on each page is given up the moment that it is not in
+	// use, the roots of the tables thousands of times a second, while cold ones
+	// stay. Only letting go of all ends that.
+	shedEvery = 2 * time.Second
 )
 
 // openSQLite opens one file: a pool of one writer, and a pool of readers.
@@ -91,6 +103,7 @@ func (db *DB) tend(s *session, changes int) {
 	if db.dialect != onSQLite || s.conn == nil {
 		return
 	}
+	db.shed(s, time.Now())
 	db.written += s.bytes + changes*pageSize
 	if db.written < lookWAL {
 		return
@@ -110,6 +123,17 @@ func (db *DB) tend(s *session, changes int) {
 		return
 	}
 	db.wal.Store(size)
+}
+
+// shed lets go of cached pages from time to time.
+func (db *DB) shed(s *session, now time.Time) {
+	if now.Sub(db.shedAt) < shedEvery {
+		return
+	}
+	db.shedAt = now
+	if _, err := s.execRaw("PRAGMA shrink_memory"); err != nil {
+		db.log.Error("cached pages cannot be given up", "db", db.name, "error", err)
+	}
 }
 
 // walState runs a checkpoint (none for NOOP) and tells how many bytes of the
