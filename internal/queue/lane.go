@@ -85,9 +85,12 @@ func (q *Queue) stir(l *lane) {
 }
 
 // admit brings an item that is on disk, and in nobody's hands, into its lane.
+// Where it cannot go soon its envelope would only keep others' out of memory.
 func (q *Queue) admit(l *lane, e entry) {
-	if !e.state.waits() {
+	if !e.state.waits() || l.dest.state != up {
 		q.uncache(&e)
+	}
+	if !e.state.waits() {
 		return
 	}
 	if q.add(l.window(e.state), e) {

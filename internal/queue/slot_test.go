@@ -308,3 +308,26 @@ func TestOneProbe(t *testing.T) {
 		t.Error("not up again")
 	}
 }
+
+// A destination that is away keeps no envelope in memory, not even that of the
+// item by which it was found to be.
+func TestAwayKeepsNothing(t *testing.T) {
+	testpeer.EachStore(t, func(t *testing.T, s *store.Store) {
+		b := newBench(t, s)
+		for range 2 {
+			b.put(b.message("acme", "acme/mailbox", "a@far.test", "b@acme.test"))
+		}
+		if b.q.cached == 0 {
+			t.Fatal("what was just accepted is not in memory")
+		}
+		slot, it := b.next()
+		b.must(b.q.Report(t.Context(), it, Attempt{Stage: "connect", Peer: "mx", Whole: &mail.Reply{Text: "connection refused"}}))
+		slot.Release()
+		if d, err := b.q.Destinations(t.Context(), "acme"); err != nil || len(d) != 1 || d[0].State != string(down) {
+			t.Fatalf("%+v, %v", d, err)
+		}
+		if b.q.cached != 0 {
+			t.Errorf("%d bytes are in memory", b.q.cached)
+		}
+	})
+}
