@@ -18,15 +18,20 @@ const (
 )
 
 // unfold removes the line ends of a folded value and the space around it
-// (RFC 5322 2.2.3). A bare CR or LF goes too: the result is one line.
+// (RFC 5322 2.2.3). A bare CR becomes a space: the result is one line, and what
+// it stood between does not come together to another word.
 func unfold(value []byte) string {
 	value = bytes.Trim(value, " \t\r\n")
 	if bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, '\r') < 0 {
 		return string(value)
 	}
 	out := make([]byte, 0, len(value))
-	for _, c := range value {
-		if c != '\r' && c != '\n' {
+	for i, c := range value {
+		switch {
+		case c == '\n' || c == '\r' && i+1 < len(value) && value[i+1] == '\n':
+		case c == '\r':
+			out = append(out, ' ')
+		default:
 			out = append(out, c)
 		}
 	}
