@@ -152,7 +152,9 @@ func (s *Sim) partnerOf(h *hop, t *tenant, from, to mail.Address) (*InboundConne
 		}
 		switch {
 		case c.RequireTls && !h.tls && (c.RestrictDomainsToIPAddresses && h.comesFrom(c) || !c.restricts()):
-			return nil, &mail.Reply{Code: 451, Enhanced: "5.7.3", Text: "STARTTLS is required to send mail"}
+			// Exchange writes 451 5.7.3; the class must agree with the code (RFC
+			// 2034 4), and our server sends nothing else.
+			return nil, &mail.Reply{Code: 451, Enhanced: "4.7.3", Text: "STARTTLS is required to send mail"}
 		case !c.restricts():
 			// It matches by certificate or address, or not at all: a connector
 			// that restricts nothing keeps nobody out.

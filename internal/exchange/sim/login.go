@@ -182,7 +182,11 @@ func contains(prefixes []string, ip netip.Addr) bool {
 
 // readScope asks for one resource's /.default.
 func (a *attempt) readScope() *aadError {
-	scopes := strings.Fields(a.form.Get("scope"))
+	// The scopes of OpenID Connect mean nothing here; MSAL adds them to every
+	// request.
+	scopes := slices.DeleteFunc(strings.Fields(a.form.Get("scope")), func(s string) bool {
+		return s == "openid" || s == "offline_access" || s == "profile"
+	})
 	if len(scopes) > 1 {
 		return &aadError{28002, "invalid_request", 400, "Provided value for the input parameter scope is not valid: one resource at a time."}
 	}
