@@ -99,6 +99,7 @@ func (c *cmdlet) find(noun string) func() (any, error) {
 		"GET AdminAuditLog":               func() (any, error) { return values(c.sim.acts[c.tenant.ID]), nil },
 		"POST TrustedRoot":                c.addRoot,
 		"GET Message":                     c.messages,
+		"POST Submission":                 c.submission,
 		"GET Simulator":                   func() (any, error) { return c.tenant.Switches, nil },
 		"PATCH Simulator":                 c.setSwitches,
 	}[one+" "+noun]

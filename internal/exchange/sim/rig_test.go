@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -221,17 +222,15 @@ func want(t *testing.T, err error, code string, text string) {
 	}
 	got := err.Error()
 	if se, ok := err.(*gosmtp.SMTPError); ok {
-		got = strings.TrimSpace(reply2text(se))
+		got = strings.TrimSpace(replyText(se))
 	}
 	if !strings.HasPrefix(got, code) || !strings.Contains(got, text) {
 		t.Errorf("%s, expected %s … %s", got, code, text)
 	}
 }
 
-func reply2text(e *gosmtp.SMTPError) string {
-	digits := func(n int) string { raw, _ := json.Marshal(n); return string(raw) }
-	enhanced := digits(e.EnhancedCode[0]) + "." + digits(e.EnhancedCode[1]) + "." + digits(e.EnhancedCode[2])
-	return digits(e.Code) + " " + enhanced + " " + e.Message
+func replyText(e *gosmtp.SMTPError) string {
+	return fmt.Sprintf("%d %d.%d.%d %s", e.Code, e.EnhancedCode[0], e.EnhancedCode[1], e.EnhancedCode[2], e.Message)
 }
 
 // appKey is an RSA key with a self-signed certificate, as applications have.
