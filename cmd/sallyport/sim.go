@@ -40,6 +40,10 @@ func (c *m365ServeCmd) Run(e *env) error {
 		return err
 	}
 	unlock, err := lockFolder(dir)
+	if fault.Is(err, fault.Conflict) {
+		return fault.New(fault.Conflict, "", "another simulator is serving "+dir).
+			WithHint("Stop it first, or name another folder with --data.")
+	}
 	if err != nil {
 		return err
 	}

@@ -383,6 +383,7 @@ func (c *cmdlet) messages() (any, error) {
 func (c *cmdlet) setSwitches() (any, error) {
 	next := c.tenant.Switches
 	next.AllowedAddresses, next.AppRoles = slices.Clone(next.AllowedAddresses), slices.Clone(next.AppRoles)
+	next.LogDelay = cloned(next.LogDelay)
 	if err := decodeOnto(c.q.body, &next); err != nil {
 		return nil, err
 	}

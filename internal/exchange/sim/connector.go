@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,8 +137,12 @@ func decodeOnto(body []byte, onto any) error {
 // parseInbound is New- or Set-InboundConnector: a base with parameters put in,
 // checked as the cmdlet documents them.
 func parseInbound(body []byte, base InboundConnector) (InboundConnector, error) {
-	base.SenderDomains = append([]string(nil), base.SenderDomains...) // what is decoded must not write into the shown one
-	base.SenderIPAddresses = append([]string(nil), base.SenderIPAddresses...)
+	// JSON is decoded into a slice's own memory: the shown connector must not
+	// share it.
+	for _, list := range []*[]string{&base.SenderDomains, &base.SenderIPAddresses, &base.ClientHostNames, &base.AssociatedAcceptedDomains,
+		&base.TrustedOrganizations, &base.ScanAndDropRecipients, &base.EFSkipIPs, &base.EFUsers} {
+		*list = slices.Clone(*list)
+	}
 	if err := decodeOnto(body, &base); err != nil {
 		return base, err
 	}
@@ -218,12 +223,21 @@ func isPattern(s string) bool {
 
 // parseOutbound is New- or Set-OutboundConnector.
 func parseOutbound(body []byte, base OutboundConnector) (OutboundConnector, error) {
-	base.RecipientDomains = append([]string(nil), base.RecipientDomains...)
-	base.SmartHosts = append([]string(nil), base.SmartHosts...)
+	base.RecipientDomains, base.SmartHosts = slices.Clone(base.RecipientDomains), slices.Clone(base.SmartHosts)
+	base.TlsSettings, base.LastValidationTimestamp = cloned(base.TlsSettings), cloned(base.LastValidationTimestamp)
 	if err := decodeOnto(body, &base); err != nil {
 		return base, err
 	}
 	return base, base.check()
+}
+
+// cloned is a pointer to a copy, for JSON is decoded into what a pointer is to.
+func cloned[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
 }
 
 func (c *OutboundConnector) check() error {

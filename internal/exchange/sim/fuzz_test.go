@@ -64,12 +64,14 @@ func FuzzConnector(f *testing.F) {
 	f.Add([]byte(`{"Name":"a","ConnectorType":"Partner","SenderDomains":["*"],"RestrictDomainsToCertificate":true,"TlsSenderCertificateName":"*.x.test"}`))
 	f.Add([]byte(`{"ConnectorType":"OnPremises","SenderIPAddresses":["192.0.2.0/24"],"CloudServicesMailEnabled":true}`))
 	f.Add([]byte(`{"SenderDomains":null}`))
+	f.Add([]byte(`{"EFSkipIPs":["203.0.113.5"],"EFUsers":["other@x.test"]}`))
 	f.Add([]byte(`{"Name":"a"}{}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		base := newInbound()
 		base.Name, base.ConnectorType, base.SenderDomains = "base", partner, []string{"keep.test"}
+		base.EFSkipIPs, base.EFUsers = []string{"192.0.2.1"}, []string{"keep@keep.test"}
 		got, err := parseInbound(body, base)
-		if base.SenderDomains[0] != "keep.test" {
+		if base.SenderDomains[0] != "keep.test" || base.EFSkipIPs[0] != "192.0.2.1" || base.EFUsers[0] != "keep@keep.test" {
 			t.Error("the base was written into")
 		}
 		if err != nil {

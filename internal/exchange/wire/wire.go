@@ -158,7 +158,7 @@ func refusal(op string, status int, raw []byte) error {
 func kindOf(status int) (fault.Kind, string) {
 	switch {
 	case status == http.StatusUnauthorized:
-		return fault.Denied, "The token was not taken: check the tenant, and that the application or the administrator's sign-in is still valid."
+		return fault.Denied, "The token or the proof was not taken: check the tenant, and that the application's certificate or the administrator's sign-in is still valid."
 	case status == http.StatusForbidden:
 		return fault.Denied, "Ask the tenant's administrator to grant the permission that this needs, and to consent to it."
 	case status == http.StatusNotFound:
