@@ -33,4 +33,5 @@ type commands struct {
 	Sender     senderCmd     `cmd:"" help:"The operator's own sender block and allow lists."`
 	Refusal    refusalCmd    `cmd:"" help:"What was refused in the SMTP dialogue."`
 	Import     importCmd     `cmd:"" help:"Take over another server's settings."`
+	Sim        simCmd        `cmd:"" help:"Simulate the systems of others, for trying out and for drills."`
 }

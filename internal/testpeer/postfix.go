@@ -20,6 +20,8 @@ type PostfixConfig struct {
 	Domains   []string // whose mail it keeps in a Maildir, whoever the recipient is
 	RelayHost string   // where everything else goes: host:port; "" refuses it
 	Cert      *Cert    // offers STARTTLS with it
+	// ClientCert is presented to the relay host, over TLS or not at all.
+	ClientCert *Cert
 	// Main are further settings of main.cf, which win.
 	Main map[string]string
 }
@@ -150,6 +152,11 @@ func (p *Postfix) configure(t testing.TB, c PostfixConfig, daemons string, mailU
 		main["smtpd_tls_security_level"] = "may"
 		main["smtpd_tls_cert_file"], main["smtpd_tls_key_file"] = c.Cert.CertFile, c.Cert.Key
 		main["smtpd_tls_loglevel"], main["smtpd_tls_received_header"] = "1", "yes"
+	}
+	if c.ClientCert != nil {
+		c.ClientCert.Write(t, filepath.Join(p.dir, "etc"), "client")
+		main["smtp_tls_security_level"] = "encrypt"
+		main["smtp_tls_cert_file"], main["smtp_tls_key_file"] = c.ClientCert.CertFile, c.ClientCert.Key
 	}
 	maps.Copy(main, c.Main)
 	var text strings.Builder
