@@ -331,3 +331,24 @@ func TestAwayKeepsNothing(t *testing.T) {
 		}
 	})
 }
+
+// An item that is in somebody's hands when the round of overdue mail comes by
+// is looked at again at the end of that round.
+func TestOverdueInHands(t *testing.T) {
+	testpeer.EachStore(t, func(t *testing.T, s *store.Store) {
+		b := newBench(t, s)
+		b.put(b.message("acme", "acme/mailbox", "a@far.test", "b@acme.test"))
+		slot, it := b.next()
+		b.clock.step(6 * 24 * time.Hour)
+		back := make(chan error, 1)
+		time.AfterFunc(20*time.Millisecond, func() {
+			back <- b.q.Report(context.Background(), it, Attempt{Skipped: true})
+			slot.Release()
+		})
+		b.must(b.q.round(t.Context(), 500*time.Millisecond))
+		b.must(<-back)
+		if got := b.show(it.ID).State; got != Failed {
+			t.Errorf("the item is %s", got)
+		}
+	})
+}

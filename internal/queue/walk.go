@@ -33,19 +33,27 @@ func (q *Queue) walk(ctx context.Context) {
 	}
 }
 
-// round is one walk over all items.
+// round is one walk over all items. Those that were in somebody's hands are
+// looked at once more at its end: the next round may be minutes away.
 func (q *Queue) round(ctx context.Context, rest time.Duration) error {
 	p := newPieces(walkBatch)
+	var held []row
 	for at := ""; ; {
 		rows, err := q.readRows(ctx, rangeRows, at, highest, walkPage)
 		if err != nil {
 			return err
 		}
-		if err := q.visit(ctx, rows, p); err != nil {
+		busy, err := q.visit(ctx, rows, p)
+		if err != nil {
 			return err
 		}
+		if len(held) < walkPage {
+			held = append(held, busy...)
+		}
 		if len(rows) < walkPage {
-			return nil
+			pause(ctx, rest)
+			_, err := q.visit(ctx, held, p)
+			return err
 		}
 		at = afterID(rows[len(rows)-1].id)
 		pause(ctx, rest)
@@ -65,8 +73,9 @@ func (q *Queue) forgetIdle() {
 	q.probes.forget(q.now())
 }
 
-// visit does what the time asks for with those of a page that it asks.
-func (q *Queue) visit(ctx context.Context, rows []row, p *pieces) error {
+// visit does what the time asks for with those of a page that it asks, and
+// returns those of them that are in somebody's hands.
+func (q *Queue) visit(ctx context.Context, rows []row, p *pieces) (busy []row, err error) {
 	now := q.now()
 	var batch []*record
 	began := time.Now()
@@ -89,20 +98,31 @@ func (q *Queue) visit(ctx context.Context, rows []row, p *pieces) error {
 		if !q.calls(&rows[i], now) {
 			continue
 		}
+		if q.inHands(rows[i].id) {
+			busy = append(busy, rows[i])
+			continue
+		}
 		r, err := q.timely(ctx, &rows[i], now)
 		if err != nil {
-			return errors.Join(err, flush())
+			return busy, errors.Join(err, flush())
 		}
 		if r == nil {
 			continue
 		}
 		if batch = append(batch, r); len(batch) >= p.most {
 			if err := flush(); err != nil {
-				return err
+				return busy, err
 			}
 		}
 	}
-	return flush()
+	return busy, flush()
+}
+
+func (q *Queue) inHands(id string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_, busy := q.busy[id]
+	return busy
 }
 
 // drop gives back items that could not be written.
