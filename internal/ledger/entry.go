@@ -18,7 +18,7 @@ const (
 
 const (
 	maxText = 1024      // bytes of one field
-	maxLeaf = 16 * 1024 // more than all fields of maxText, escaped as they may be
+	maxLeaf = 64 * 1024 // more than nine fields of maxText, each byte escaped by six
 )
 
 // Entry is one thing that happened. Empty fields are absent.

@@ -72,7 +72,7 @@ func Verify(r io.Reader, o Options) (Report, error) {
 	for !v.ended {
 		line, err := v.line()
 		if errors.Is(err, io.EOF) {
-			v.problem(v.tree.size+int64(len(v.lines)), "the export breaks off here: its last line is missing")
+			v.problem(v.from+int64(len(v.lines)), "the export breaks off here: its last line is missing")
 			break
 		}
 		if err == nil {
@@ -83,7 +83,7 @@ func Verify(r io.Reader, o Options) (Report, error) {
 		}
 	}
 	if _, err := v.in.ReadByte(); v.ended && err == nil {
-		v.problem(v.tree.size, "something stands behind the end of the export")
+		v.problem(v.from, "something stands behind the end of the export")
 	}
 	return v.conclude(), nil
 }
@@ -302,7 +302,7 @@ func (v *verifier) meet() {
 func (v *verifier) checkpoint(text string) {
 	c, err := v.keys.open([]byte(text))
 	if err != nil {
-		v.problem(max(v.tree.size-1, 0), "a checkpoint does not count: %v", err)
+		v.problem(max(v.from-1, 0), "a checkpoint does not count: %v", err)
 		return
 	}
 	if c.Size > v.size {
