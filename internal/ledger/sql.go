@@ -27,6 +27,7 @@ const (
 	countEntries  store.KeeperSQL = `SELECT COALESCE(MAX(idx), -1) + 1 FROM ledger_entry`
 	selectHashes  store.KeeperSQL = `SELECT idx, hash FROM ledger_entry WHERE idx >= $1 ORDER BY idx LIMIT $2`
 	selectEntries store.KeeperSQL = `SELECT idx, hash, payload FROM ledger_entry WHERE idx >= $1 AND idx < $2 ORDER BY idx`
+	selectColumns store.KeeperSQL = `SELECT ` + entryColumns + ` FROM ledger_entry WHERE idx >= $1 AND idx < $2 ORDER BY idx`
 	selectByKey   store.KeeperSQL = `SELECT idx FROM ledger_entry WHERE key = $1 AND key <> ''`
 
 	insertTile  store.KeeperSQL = `INSERT INTO ledger_tile (level, n, hashes) VALUES ($1, $2, $3)`

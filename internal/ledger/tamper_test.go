@@ -87,7 +87,7 @@ func TestTampering(t *testing.T) {
 				c.edit(d)
 				r := d.verify(d.salvage())
 				if r.OK != (c.count == 0) || len(r.Problems) != c.count {
-					d.Fatalf("%+v", r)
+					d.Fatalf("%d problems: %.2000v", len(r.Problems), r)
 				}
 				if c.count > 0 && (r.Problems[0].Index != c.index || !strings.Contains(r.Problems[0].What, c.what)) {
 					d.Errorf("%+v", r.Problems[0])
@@ -237,6 +237,20 @@ func TestProof(t *testing.T) {
 		r, err := audit.VerifyProof(marshal(d, p), audit.Options{Keys: []string{other}})
 		if err != nil || r.OK {
 			d.Errorf("%+v %v", r, err)
+		}
+	})
+}
+
+// An entry that was hidden from searches is found out.
+func TestHidden(t *testing.T) {
+	each(t, func(d *desk) {
+		d.fill(2100)
+		if differ, err := d.l.Columns(d.Context()); err != nil || len(differ) != 0 {
+			d.Error(differ, err)
+		}
+		d.sql("UPDATE ledger_entry SET tenant = 'x' WHERE idx = 7", "UPDATE ledger_entry SET time = time - 1 WHERE idx = 2050")
+		if differ, err := d.l.Columns(d.Context()); err != nil || fmt.Sprint(differ) != "[7 2050]" {
+			d.Error(differ, err)
 		}
 	})
 }

@@ -97,6 +97,7 @@ type verifier struct {
 	report Report
 	ended  bool
 	met    bool // the anchor was held against the tree
+	signed bool // a checkpoint of the log's key was there, whether it held or not
 
 	size    int64 // that the export claims to have
 	from    int64 // the first index of the tile being read
@@ -305,6 +306,7 @@ func (v *verifier) checkpoint(text string) {
 		v.problem(max(v.from-1, 0), "a checkpoint does not count: %v", err)
 		return
 	}
+	v.signed = true
 	if c.Size > v.size {
 		v.problem(v.size, "the log ends before the entry %d, but %d entries were signed%s: its end was cut off", v.size, c.Size, c.when())
 		return
@@ -354,7 +356,7 @@ func (v *verifier) conclude() Report {
 	}
 	r.Unsigned = r.Entries - signed
 	switch {
-	case signed == 0 && r.Entries > 0:
+	case !v.signed && r.Entries > 0:
 		v.problem(0, "no checkpoint was signed of any of it")
 	case v.removed > v.claimed:
 		v.problem(v.removed-1, "the texts of entries up to %d were removed, and the log says so only below %d", v.removed-1, v.claimed)
