@@ -16,7 +16,7 @@ const readLimit = 5 * time.Second
 // DB is one database: a SQLite file with its committer and its readers, or a
 // PostgreSQL pool.
 type DB struct {
-	name    string // road, control or trace
+	name    string // road, control, trace or keeper
 	dialect dialect
 	version int64 // of the schema
 	write   *sql.DB

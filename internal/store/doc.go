@@ -5,7 +5,7 @@
 // tables and their SQL, written once in the subset common to SQLite and
 // PostgreSQL: placeholders $1…, times as bigint microseconds since 1970, no
 // arrays, RETURNING and ON CONFLICT allowed. What they write are constants of
-// the types [TenantSQL], [KeySQL], [RoadSQL] and [OperatorSQL]; which of them a door
+// the types [TenantSQL], [KeySQL], [RoadSQL], [OperatorSQL] and [KeeperSQL]; which of them a door
 // takes is checked by the compiler, and what they may say is checked by a test
 // (doors_sql_test.go, sql_rules_test.go) that reads every such constant of the
 // tree:
@@ -15,7 +15,11 @@
 //   - KeySQL is a TenantSQL that reads one row by the primary key of its table;
 //   - RoadSQL inserts rows, and reads and updates only queue columns, no
 //     content;
-//   - OperatorSQL reads across tenants and leaves an audit event.
+//   - OperatorSQL reads across tenants and leaves an audit event;
+//   - KeeperSQL speaks of the keeper's tables only, and no other of these does.
+//
+// The keeper's database ([OpenKeeper]) is apart from the gateway's: another
+// place, another type, another door (docs/decisions/0008-keeper-database.md).
 //
 // It knows nothing of what a row or a body means. Migrations of every room lie
 // in migrations/, whose README has the words in which the two databases

@@ -22,7 +22,7 @@ import (
 // statement is one constant with a type of store's.
 type statement struct {
 	where string // file:line
-	kind  string // TenantSQL, KeySQL, RoadSQL or OperatorSQL
+	kind  string // TenantSQL, KeySQL, RoadSQL, OperatorSQL or KeeperSQL
 	text  string
 }
 
@@ -31,9 +31,9 @@ func TestSQLOfTheTree(t *testing.T) {
 	if len(all) < 5 {
 		t.Fatalf("only %d statements found: the reader is broken", len(all))
 	}
-	keys := primaryKeys(t)
+	keys, own := primaryKeys(t), keeperTables(t)
 	for _, s := range all {
-		found := checkStatement(s.kind, s.text)
+		found := append(checkStatement(s.kind, s.text), checkKeeper(s.kind, s.text, own)...)
 		if s.kind == "KeySQL" {
 			found = append(found, checkKey(s.text, keys)...)
 		}
@@ -131,7 +131,7 @@ func (r *room) sqlType(e ast.Expr) string {
 		}
 	}
 	switch name {
-	case "TenantSQL", "KeySQL", "RoadSQL", "OperatorSQL":
+	case "TenantSQL", "KeySQL", "RoadSQL", "OperatorSQL", "KeeperSQL":
 		return name
 	}
 	return ""

@@ -46,7 +46,7 @@ func TestMigrationFiles(t *testing.T) {
 // Every schema there ever was comes forward, and an event written under it is
 // still there. The same on PostgreSQL is in TestMigratePostgres.
 func TestMigrateForward(t *testing.T) {
-	for _, set := range []string{roadSet, controlSet, traceSet} {
+	for _, set := range []string{roadSet, controlSet, traceSet, keeperSet} {
 		newest, err := newestVersion(set)
 		if err != nil {
 			t.Fatal(err)

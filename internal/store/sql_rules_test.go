@@ -2,6 +2,8 @@ package store_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,8 +17,11 @@ var words = regexp.MustCompile(`'(?:[^']|'')*'|"[^"]*"|\$\d+|[A-Za-z_][A-Za-z_0-
 // that nobody reads across tenants (an operator's list of messages has
 // subjects).
 func content(kind string) []string {
-	if kind == "RoadSQL" {
+	switch kind {
+	case "RoadSQL":
 		return []string{"data", "content", "subject", "headers"}
+	case "KeeperSQL": // the keeper reads what it keeps
+		return nil
 	}
 	return []string{"data", "content", "headers"}
 }
@@ -140,6 +145,66 @@ func (s *scope) check(kind string, views []string) []string {
 		problems = append(problems, "a row never changes its tenant")
 	}
 	return problems
+}
+
+// keeperTables are the tables that the keeper's migrations make.
+func keeperTables(t *testing.T) []string {
+	files, err := filepath.Glob("migrations/keeper/*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	var names []string
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range table.FindAllStringSubmatch(string(text), -1) {
+			names = append(names, m[1])
+		}
+	}
+	return names
+}
+
+// checkKeeper wants the keeper's tables in a KeeperSQL, and nowhere else.
+func checkKeeper(kind, text string, own []string) []string {
+	list := words.FindAllString(text, -1)
+	list = slices.DeleteFunc(list, func(w string) bool { return strings.TrimSpace(w) == "" })
+	views := commonTables(list)
+	var problems []string
+	for _, s := range scopes(list) {
+		for _, name := range s.tables() {
+			if name == "()" || slices.Contains(views, name) || slices.Contains(own, name) == (kind == "KeeperSQL") {
+				continue
+			}
+			problems = append(problems, fmt.Sprintf("the table %s is not for a %s", name, kind))
+		}
+	}
+	return problems
+}
+
+// TestKeeperRules shows that the wall between the databases can refuse.
+func TestKeeperRules(t *testing.T) {
+	own := []string{"ledger_entry"}
+	for _, c := range []struct {
+		kind, text string
+		ok         bool
+	}{
+		{"KeeperSQL", `SELECT idx FROM ledger_entry WHERE idx = $1`, true},
+		{"KeeperSQL", `INSERT INTO ledger_entry (idx) VALUES ($1) ON CONFLICT (idx) DO UPDATE SET idx = $1`, true},
+		{"KeeperSQL", `UPDATE ledger_entry SET payload = NULL WHERE idx < $1`, true},
+		{"KeeperSQL", `SELECT id FROM item`, false},
+		{"KeeperSQL", `SELECT idx FROM ledger_entry WHERE idx IN (SELECT id FROM item)`, false},
+		{"KeeperSQL", `DELETE FROM outbox`, false},
+		{"OperatorSQL", `SELECT idx FROM ledger_entry`, false},
+		{"RoadSQL", `INSERT INTO ledger_entry (idx) VALUES ($1)`, false},
+		{"TenantSQL", `SELECT idx FROM ledger_entry WHERE tenant = $1`, false},
+		{"TenantSQL", `SELECT id FROM item WHERE tenant = $1`, true},
+	} {
+		if p := checkKeeper(c.kind, c.text, own); (len(p) == 0) != c.ok {
+			t.Errorf("%s %s: %q", c.kind, c.text, p)
+		}
+	}
 }
 
 // tables are the tables of FROM, JOIN and UPDATE.
@@ -320,6 +385,9 @@ func TestSQLRules(t *testing.T) {
 		{"OperatorSQL", `SELECT subject FROM message`, true},
 		{"OperatorSQL", `SELECT data FROM body`, false},
 		{"OperatorSQL", `SELECT tenant, COUNT(*) FROM item GROUP BY tenant`, true},
+		{"KeeperSQL", `SELECT data FROM key_sealed WHERE id = $1`, true},
+		{"KeeperSQL", `SELECT * FROM key_sealed`, false},
+		{"KeeperSQL", `DROP TABLE key_sealed`, false},
 	} {
 		if p := checkStatement(c.kind, c.text); (len(p) == 0) != c.ok {
 			t.Errorf("%s %s: %q", c.kind, c.text, p)

@@ -30,11 +30,13 @@ const (
 	DefaultReserve  = 64 << 20
 )
 
-// The three sets of tables: names of files, of migrations, and of DB.
+// The sets of tables: names of files, of migrations, and of DB. The gateway has
+// three, the keeper one (OpenKeeper).
 const (
 	roadSet    = "road"
 	controlSet = "control"
 	traceSet   = "trace"
+	keeperSet  = "keeper"
 )
 
 // Store is the open databases and the bodies.
@@ -128,7 +130,10 @@ func (s *Store) openDatabases(ctx context.Context) error {
 
 func openDB(ctx context.Context, s *Store, name string, cacheKB int) (*DB, error) {
 	db := &DB{name: name, dialect: s.c.dialect(), store: s, log: s.c.Log, now: s.c.Now}
-	var err error
+	err := s.c.apart(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	workers := 1
 	if db.dialect == onPostgres {
 		workers = postgresWriters

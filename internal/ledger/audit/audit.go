@@ -1,0 +1,391 @@
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+)
+
+const (
+	exportFormat = "sallyport-ledger-1"
+	tileWidth    = 256
+	maxLine      = 1 << 20
+	maxProblems  = 1000
+	retainAct    = "ledger.retain"
+)
+
+// Options of a verification.
+type Options struct {
+	// Anchor is a checkpoint of this log that is known from elsewhere: from a
+	// witness, an earlier export, a proof.
+	Anchor []byte
+	// Keys are the verifier keys of the log as they are known. Without any,
+	// those in the export are taken, and the report says so.
+	Keys []string
+}
+
+// keyring is the known keys, or those that came with what is verified.
+func (o Options) keyring(offered []string) (k keyring, from string, err error) {
+	from = "options"
+	if len(o.Keys) == 0 {
+		o.Keys, from = offered, "export"
+	}
+	k, err = readKeys(o.Keys)
+	return k, from, err
+}
+
+// Problem is one thing that is wrong, at an entry.
+type Problem struct {
+	Index int64  `json:"index"`
+	What  string `json:"what"`
+}
+
+// Report is what a verification found.
+type Report struct {
+	OK         bool        `json:"ok"`
+	Verdict    string      `json:"verdict"`
+	Entries    int64       `json:"entries"`
+	Removed    int64       `json:"removed"`  // entries of which retention left the hash
+	Unsigned   int64       `json:"unsigned"` // entries behind the last checkpoint
+	Anchored   bool        `json:"anchored"`
+	KeysFrom   string      `json:"keys_from"`  // "options", or "export"
+	Checkpoint *Checkpoint `json:"checkpoint"` // the newest that holds
+	Problems   []Problem   `json:"problems"`
+	More       int64       `json:"more_problems,omitempty"` // that are not listed
+}
+
+// Verify reads an export to its end and recomputes all of it. What is wrong
+// with the log is in the report; an error says that the bytes are no export, or
+// could not be read.
+func Verify(r io.Reader, o Options) (Report, error) {
+	v := &verifier{in: bufio.NewReaderSize(r, 64<<10), report: Report{Problems: []Problem{}}}
+	if err := v.begin(o); err != nil {
+		return Report{}, fault.Wrap(fault.Invalid, "audit.Verify", err)
+	}
+	for !v.ended {
+		line, err := v.line()
+		if errors.Is(err, io.EOF) {
+			v.problem(v.from+int64(len(v.lines)), "the export breaks off here: its last line is missing")
+			break
+		}
+		if err == nil {
+			err = v.read(line)
+		}
+		if err != nil {
+			return Report{}, fault.Wrap(fault.Invalid, "audit.Verify", err)
+		}
+	}
+	if _, err := v.in.ReadByte(); v.ended && err == nil {
+		v.problem(v.from, "something stands behind the end of the export")
+	}
+	return v.conclude(), nil
+}
+
+// verifier is a verification under way. Entries wait for the hashes line of
+// their tile, and hashes for the checkpoints that end among them.
+type verifier struct {
+	in     *bufio.Reader
+	keys   keyring
+	anchor *Checkpoint
+	report Report
+	ended  bool
+	met    bool // the anchor was held against the tree
+	signed bool // a checkpoint of the log's key was there, whether it held or not
+
+	size    int64 // that the export claims to have
+	from    int64 // the first index of the tile being read
+	lines   []seen
+	tree    peaks
+	pending []sum
+	claimed int64 // retention entries say that texts below this were removed
+	removed int64 // the highest index behind a removed text
+}
+
+// seen is an entry's line.
+type seen struct {
+	index   int64 // as it says itself, -1 when it says nothing
+	hash    sum
+	removed bool
+}
+
+func (v *verifier) problem(index int64, format string, args ...any) {
+	if len(v.report.Problems) == maxProblems {
+		v.report.More++
+		return
+	}
+	v.report.Problems = append(v.report.Problems, Problem{Index: index, What: fmt.Sprintf(format, args...)})
+}
+
+// line is the next line without its end. A last line without an end is none.
+func (v *verifier) line() ([]byte, error) {
+	line, err := v.in.ReadSlice('\n')
+	if err == nil {
+		return line[:len(line)-1], nil
+	}
+	long := bytes.Clone(line)
+	for errors.Is(err, bufio.ErrBufferFull) && len(long) <= maxLine {
+		line, err = v.in.ReadSlice('\n')
+		long = append(long, line...)
+	}
+	switch {
+	case len(long) > maxLine:
+		return nil, errors.New("a line of the export does not end")
+	case err != nil:
+		return nil, err
+	}
+	return long[:len(long)-1], nil
+}
+
+// begin reads the first line.
+func (v *verifier) begin(o Options) error {
+	line, err := v.line()
+	if err != nil {
+		return errors.New("this is no export of a ledger: it has no first line")
+	}
+	var head struct {
+		Format, Origin string
+		Keys           []string
+		Size           int64
+	}
+	if err := json.Unmarshal(line, &head); err != nil || head.Format == "" {
+		return errors.New("this is no export of a ledger")
+	}
+	if head.Format != exportFormat {
+		return fmt.Errorf("the format of the export is %.40q, not %q", head.Format, exportFormat)
+	}
+	if head.Size < 0 {
+		return errors.New("the export claims to have less than no entry")
+	}
+	v.size = head.Size
+	if v.keys, v.report.KeysFrom, err = o.keyring(head.Keys); err != nil {
+		return err
+	}
+	if head.Origin != v.keys.origin {
+		v.problem(0, "the export says it is of %.100q, and the key is of %q", head.Origin, v.keys.origin)
+	}
+	if len(o.Anchor) == 0 {
+		return nil
+	}
+	a, err := v.keys.open(o.Anchor)
+	if err != nil {
+		return fmt.Errorf("the anchor is no checkpoint of this log: %w", err)
+	}
+	v.anchor = &a
+	return nil
+}
+
+// read takes one line.
+func (v *verifier) read(line []byte) error {
+	if bytes.HasPrefix(line, []byte(`{"index":`)) {
+		return v.entry(line)
+	}
+	var x struct {
+		Removed    *int64
+		Hashes     []byte
+		From       int64
+		Checkpoint *string
+		End        bool
+		Entries    int64
+	}
+	if err := json.Unmarshal(line, &x); err != nil {
+		return v.entry(line) // it stands where an entry should
+	}
+	switch {
+	case x.Removed != nil:
+		v.report.Removed++
+		return v.see(seen{index: *x.Removed, removed: true})
+	case x.Hashes != nil:
+		return v.hashes(x.From, x.Hashes)
+	case x.Checkpoint != nil:
+		v.checkpoint(*x.Checkpoint)
+	case x.End:
+		v.end(x.Entries)
+	default:
+		return v.entry(line)
+	}
+	return nil
+}
+
+// entry takes an entry's line, whatever it says.
+func (v *verifier) entry(line []byte) error {
+	s := seen{index: -1, hash: leafHash(line)}
+	if e, err := readEntry(line); err == nil {
+		s.index = e.index
+		if e.act == retainAct && e.source == "witnessed" {
+			var below int64
+			if _, err := fmt.Sscanf(e.subject, "below %d", &below); err == nil && below <= e.index {
+				v.claimed = max(v.claimed, below)
+			}
+		}
+	}
+	return v.see(s)
+}
+
+// see keeps an entry until its tile is complete. More than a tile holds are
+// rows that somebody added.
+func (v *verifier) see(s seen) error {
+	if len(v.lines) > 2*tileWidth {
+		return errors.New("the export has entries without end between two lines of hashes")
+	}
+	v.lines = append(v.lines, s)
+	return nil
+}
+
+// said is what an entry says of itself, as far as it matters here.
+type said struct {
+	index                int64
+	act, source, subject string
+}
+
+func readEntry(leaf []byte) (said, error) {
+	var e struct {
+		Index                *int64
+		Act, Source, Subject string
+	}
+	if err := json.Unmarshal(leaf, &e); err != nil {
+		return said{}, err
+	}
+	if e.Index == nil || !bytes.HasPrefix(leaf, strconv.AppendInt([]byte(`{"index":`), *e.Index, 10)) {
+		return said{}, errors.New("an entry begins with its index")
+	}
+	return said{*e.Index, e.Act, e.Source, e.Subject}, nil
+}
+
+// hashes takes the hashes of a tile, and holds its entries against them.
+func (v *verifier) hashes(from int64, raw []byte) error {
+	want := min(v.size-v.from, tileWidth)
+	if from != v.from || len(raw)%len(sum{}) != 0 || int64(len(raw)/len(sum{})) != want || want == 0 {
+		return fmt.Errorf("the hashes of the entries from %d on are not where or as many as they should be", v.from)
+	}
+	v.advance(v.from)
+	v.pending = v.pending[:0]
+	for ; len(raw) > 0; raw = raw[len(sum{}):] {
+		v.pending = append(v.pending, sum(raw[:len(sum{})]))
+	}
+	v.reconcile()
+	v.from += want
+	v.lines = v.lines[:0]
+	return nil
+}
+
+// advance grows the tree to a size, out of the hashes that wait.
+func (v *verifier) advance(size int64) {
+	for v.tree.size < size && len(v.pending) > 0 {
+		if v.anchor != nil && v.anchor.Size == v.tree.size {
+			v.meet()
+		}
+		v.tree.add(v.pending[0])
+		v.pending = v.pending[1:]
+	}
+}
+
+// meet holds the anchor against the tree of its size.
+func (v *verifier) meet() {
+	if v.met {
+		return
+	}
+	v.met = true
+	if v.tree.root() != v.anchor.root {
+		v.problem(v.tree.size-1, "the log is not the one that the anchor of %d entries was signed of: it was rewritten, or is an old copy that has grown another way", v.anchor.Size)
+		return
+	}
+	v.report.Anchored = true
+}
+
+// checkpoint holds a checkpoint of the export against the tree of its size.
+func (v *verifier) checkpoint(text string) {
+	c, err := v.keys.open([]byte(text))
+	if err != nil {
+		v.problem(max(v.from-1, 0), "a checkpoint does not count: %v", err)
+		return
+	}
+	v.signed = true
+	if c.Size > v.size {
+		v.problem(v.size, "the log ends before the entry %d, but %d entries were signed%s: its end was cut off", v.size, c.Size, c.when())
+		return
+	}
+	if c.Size < v.tree.size || c.Size > v.from {
+		v.problem(max(c.Size-1, 0), "the checkpoint of %d entries does not stand behind them", c.Size)
+		return
+	}
+	v.advance(c.Size)
+	if v.tree.root() != c.root {
+		first := int64(0)
+		if v.report.Checkpoint != nil {
+			first = v.report.Checkpoint.Size
+		}
+		v.problem(first, "the hashes of the entries %d to %d do not lead to what was signed%s: at least one of them was changed", first, c.Size-1, c.when())
+		return
+	}
+	v.report.Checkpoint = &c
+}
+
+func (c Checkpoint) when() string {
+	if c.Time == nil {
+		return ""
+	}
+	return " at " + c.Time.Format("2006-01-02T15:04:05Z")
+}
+
+// end takes the last line.
+func (v *verifier) end(entries int64) {
+	v.ended = true
+	if entries != v.size || v.from != v.size || len(v.lines) > 0 {
+		v.problem(v.from, "the export claims %d entries and has %d", max(entries, v.size), v.from)
+	}
+}
+
+// conclude says what follows from all of it.
+func (v *verifier) conclude() Report {
+	v.advance(v.from)
+	if v.anchor != nil && v.anchor.Size == v.tree.size {
+		v.meet()
+	}
+	r := &v.report
+	r.Entries = v.from
+	var signed int64
+	if r.Checkpoint != nil {
+		signed = r.Checkpoint.Size
+	}
+	r.Unsigned = r.Entries - signed
+	switch {
+	case !v.signed && r.Entries > 0:
+		v.problem(0, "no checkpoint was signed of any of it")
+	case v.removed > v.claimed:
+		v.problem(v.removed-1, "the texts of entries up to %d were removed, and the log says so only below %d", v.removed-1, v.claimed)
+	}
+	if v.anchor != nil && !v.met {
+		v.problem(v.tree.size, "the anchor was signed of %d entries, and here are %d: the end was cut off, or an old copy was put in its place", v.anchor.Size, v.tree.size)
+	}
+	r.OK = len(r.Problems) == 0
+	r.Verdict = verdict(*r)
+	return *r
+}
+
+func verdict(r Report) string {
+	var more []string
+	if r.Removed > 0 {
+		more = append(more, fmt.Sprintf("of %d entries only the hash is kept", r.Removed))
+	}
+	if r.Unsigned > 0 {
+		more = append(more, fmt.Sprintf("%d entries are behind the last checkpoint", r.Unsigned))
+	}
+	if r.KeysFrom == "export" {
+		more = append(more, "the keys are the export's own")
+	}
+	head := "not consistent"
+	switch {
+	case r.OK && r.Anchored:
+		head = "consistent and anchored"
+	case r.OK:
+		head = "consistent, not anchored"
+	}
+	return strings.Join(append([]string{head}, more...), "; ")
+}
