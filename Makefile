@@ -42,6 +42,8 @@ docs:
 # limit; prints the tables of docs/benchmarks.md.
 bench: deps
 	$(GO) test -run '^$$' -bench RowLimit -benchtime 2s ./internal/store
+	$(GO) test -run '^$$' -bench Append ./internal/ledger
+	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -run TestMillion ./internal/ledger
 	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -timeout 60m -run TestBench ./test
 
 # The long form: 50 kills a store, power cuts, the million, a flood, the unit under

@@ -480,3 +480,35 @@ func TestUnknownCommit(t *testing.T) {
 		}
 	})
 }
+
+// A search finds what lies in several blocks, and goes on where it was left.
+func TestSearchAcrossBlocks(t *testing.T) {
+	d := newDesk(t, store.Config{Dir: t.TempDir()})
+	d.fill(block - 5)
+	one := entry(1)
+	one.Tenant, one.Trace = "rare", "R"
+	d.append(one)
+	d.fill(block)
+	d.append(one)
+	d.fill(20)
+	for _, f := range []Filter{{Tenant: "rare"}, {Trace: "R"}, {Tenant: "rare", Trace: "R", Actor: "keeper"}} {
+		found, err := d.l.Search(t.Context(), f)
+		if err != nil || len(found) != 2 || found[0].Index != block-5 || found[1].Index != 2*block-4 {
+			t.Errorf("%+v: %+v %v", f, found, err)
+		}
+	}
+	n := 0
+	for f := (Filter{Act: "key.sign", Limit: 999}); ; {
+		found, err := d.l.Search(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n += len(found); len(found) == 0 {
+			break
+		}
+		f.From = found[len(found)-1].Index + 1
+	}
+	if int64(n) != d.l.Size() {
+		t.Error(n, d.l.Size())
+	}
+}

@@ -87,7 +87,7 @@ func (l *Ledger) ended(ctx context.Context, first int64, cut time.Time) (int64, 
 }
 
 func (l *Ledger) endedPage(ctx context.Context, from int64, cut time.Time) (n int64, all bool, err error) {
-	rows, err := l.door.Query(ctx, oldEntries, from, window)
+	rows, err := l.door.Query(ctx, oldEntries, from, block)
 	if err != nil {
 		return 0, false, err
 	}
@@ -102,7 +102,7 @@ func (l *Ledger) endedPage(ctx context.Context, from int64, cut time.Time) (n in
 		}
 		n++
 	}
-	return n, n == window, store.Fault("ledger.Retire", rows.Err())
+	return n, n == block, store.Fault("ledger.Retire", rows.Err())
 }
 
 // remove empties rows from first to end, a page in each commit. An export sees

@@ -12,8 +12,10 @@ import (
 )
 
 const (
-	maxPage = 1000  // entries of one answer
-	window  = 20000 // entries that one read looks through
+	maxPage = 1000 // entries of one answer
+	// block is how many entries one read looks through; the indexes of tenants
+	// and traces are by such blocks (0001_ledger.sql has the number too).
+	block = 16384
 )
 
 // Filter of Search; empty fields match everything. Entries past their retention
@@ -35,17 +37,16 @@ func (l *Ledger) Search(ctx context.Context, f Filter) ([]Entry, error) {
 		f.Limit = maxPage
 	}
 	size := l.Size()
-	q, step := searchAll, int64(window)
-	// By an index the matches are found at once, wherever they are.
+	q := searchAll
 	switch {
 	case f.Trace != "":
-		q, step = searchTrace, size
+		q = searchTrace
 	case f.Tenant != "":
-		q, step = searchTenant, size
+		q = searchTenant
 	}
 	found := []Entry{}
-	for at := f.From; at < size && len(found) < f.Limit; at += step {
-		to := min(size, at+step)
+	for at, to := f.From, int64(0); at < size && len(found) < f.Limit; at = to {
+		to = min(size, (at/block+1)*block)
 		if err := l.searchIn(ctx, q, f, at, to, &found); err != nil {
 			return nil, err
 		}
@@ -61,7 +62,7 @@ func (l *Ledger) searchIn(ctx context.Context, q store.KeeperSQL, f Filter, from
 	if !f.Until.IsZero() {
 		until = f.Until.UnixMicro()
 	}
-	rows, err := l.door.Query(ctx, q, f.Tenant, from, to, f.Actor, f.Act, f.Connection, f.Trace, since, until, f.Limit-len(*found))
+	rows, err := l.door.Query(ctx, q, f.Tenant, from, to, f.Actor, f.Act, f.Connection, f.Trace, since, until, f.Limit-len(*found), from/block)
 	if err != nil {
 		return err
 	}

@@ -44,18 +44,18 @@ const (
 	selectCosignatures store.KeeperSQL = `SELECT line FROM ledger_cosignature WHERE size = $1 ORDER BY witness`
 	newestCosignature  store.KeeperSQL = `SELECT COALESCE(MAX(size), 0) FROM ledger_cosignature WHERE witness = $1`
 
-	// Search: by the index of a tenant or of a trace, or through a window of
-	// the whole log. Filters that are empty match everything.
+	// Search, in one block of the log: by the block's index of tenants or of
+	// traces, or through all of it. Filters that are empty match everything.
 	searchTenant store.KeeperSQL = `SELECT idx, hash, payload FROM ledger_entry
-		WHERE tenant = $1 AND tenant <> '' AND idx >= $2 AND idx < $3
+		WHERE idx / 16384 = $11 AND tenant = $1 AND tenant <> '' AND idx >= $2 AND idx < $3
 		AND ($4 = '' OR actor = $4) AND ($5 = '' OR act = $5) AND ($6 = '' OR connection = $6) AND ($7 = '' OR trace = $7)
 		AND time >= $8 AND time < $9 ORDER BY idx LIMIT $10`
 	searchTrace store.KeeperSQL = `SELECT idx, hash, payload FROM ledger_entry
-		WHERE ($1 = '' OR tenant = $1) AND idx >= $2 AND idx < $3
+		WHERE idx / 16384 = $11 AND ($1 = '' OR tenant = $1) AND idx >= $2 AND idx < $3
 		AND ($4 = '' OR actor = $4) AND ($5 = '' OR act = $5) AND ($6 = '' OR connection = $6) AND trace = $7 AND trace <> ''
 		AND time >= $8 AND time < $9 ORDER BY idx LIMIT $10`
 	searchAll store.KeeperSQL = `SELECT idx, hash, payload FROM ledger_entry
-		WHERE ($1 = '' OR tenant = $1) AND idx >= $2 AND idx < $3
+		WHERE idx / 16384 = $11 AND ($1 = '' OR tenant = $1) AND idx >= $2 AND idx < $3
 		AND ($4 = '' OR actor = $4) AND ($5 = '' OR act = $5) AND ($6 = '' OR connection = $6) AND ($7 = '' OR trace = $7)
 		AND time >= $8 AND time < $9 ORDER BY idx LIMIT $10`
 

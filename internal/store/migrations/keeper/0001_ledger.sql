@@ -24,8 +24,11 @@ CREATE TABLE ledger_entry (
     hash       BLOB NOT NULL,
     payload    BLOB
 );
-CREATE INDEX ledger_entry_by_tenant ON ledger_entry (tenant, idx) WHERE tenant <> '';
-CREATE INDEX ledger_entry_by_trace ON ledger_entry (trace, idx) WHERE trace <> '';
+-- By blocks of the log: an entry then touches the index pages of its block only,
+-- however long the log is, where an index by tenant alone would have another
+-- cold page for each entry.
+CREATE INDEX ledger_entry_by_tenant ON ledger_entry ((idx / 16384), tenant, idx) WHERE tenant <> '';
+CREATE INDEX ledger_entry_by_trace ON ledger_entry ((idx / 16384), trace, idx) WHERE trace <> '';
 CREATE UNIQUE INDEX ledger_entry_by_key ON ledger_entry (key) WHERE key <> '';
 
 CREATE TABLE ledger_tile (
