@@ -137,7 +137,7 @@ func (r *room) sqlType(e ast.Expr) string {
 	return ""
 }
 
-var looksLikeSQL = regexp.MustCompile(`(?i)^\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH)\s`)
+var looksLikeSQL = regexp.MustCompile(`(?i)^\s*(SELECT\s|INSERT INTO\s|UPDATE\s+\S+\s+SET\s|DELETE FROM\s|WITH\s)`)
 
 func (r *room) check(n ast.Node) bool {
 	switch x := n.(type) {
