@@ -1,0 +1,191 @@
+package sign
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+)
+
+// ca is a region's root and its online issuer.
+type ca struct {
+	root, online Authority
+}
+
+func newCA(t *testing.T, region string) ca {
+	t.Helper()
+	rk, ik := Key{ecKey(t), Issuer}, Key{ecKey(t), Issuer}
+	root, err := NewRoot(rk, region, "gate.example", maxRoot, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	inter, err := IssueIntermediate(Authority{rk, root}, ik.Signer.Public(), region, "gate.example", maxIntermediate, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca{Authority{rk, root}, Authority{ik, inter}}
+}
+
+func (c ca) verify(leaf *x509.Certificate, name string, eku x509.ExtKeyUsage) error {
+	roots, inters := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(c.root.Certificate)
+	inters.AddCert(c.online.Certificate)
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: inters, DNSName: name, KeyUsages: []x509.ExtKeyUsage{eku}})
+	return err
+}
+
+func leafOf(t *testing.T, c ca, use Use, region string) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	k := ecKey(t)
+	leaf, err := IssueLeaf(c.online, Leaf{Name{3, "acme", region, "gate.example"}, use, k.Public(), 24 * time.Hour}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf, k
+}
+
+func TestIssue(t *testing.T) {
+	c := newCA(t, "us")
+	leaf, k := leafOf(t, c, TLSClient, "us")
+	const name = "e3.acme.us.gate.example"
+	if err := c.verify(leaf, name, x509.ExtKeyUsageClientAuth); err != nil {
+		t.Error(err)
+	}
+	if err := c.verify(leaf, name, x509.ExtKeyUsageServerAuth); err == nil {
+		t.Error("a client's certificate serves")
+	}
+	if leaf.Subject.CommonName != name || len(leaf.DNSNames) != 1 || leaf.IsCA || !k.PublicKey.Equal(leaf.PublicKey) {
+		t.Errorf("%+v", leaf.Subject)
+	}
+	server, _ := leafOf(t, c, TLSServer, "us")
+	if err := c.verify(server, name, x509.ExtKeyUsageServerAuth); err != nil {
+		t.Error(err)
+	}
+	if leaf.SerialNumber.Cmp(server.SerialNumber) == 0 || leaf.SerialNumber.Sign() <= 0 {
+		t.Error("serial numbers")
+	}
+}
+
+// TestAnotherRegion: an issuer of one region that was stolen makes nothing
+// that counts in another.
+func TestAnotherRegion(t *testing.T) {
+	us, uk := newCA(t, "us"), newCA(t, "uk")
+	leaf, _ := leafOf(t, us, TLSClient, "uk")
+	if err := us.verify(leaf, "e3.acme.uk.gate.example", x509.ExtKeyUsageClientAuth); err == nil {
+		t.Error("the name constraint does not hold")
+	}
+	if err := uk.verify(leaf, "e3.acme.uk.gate.example", x509.ExtKeyUsageClientAuth); err == nil {
+		t.Error("another region's root vouches for it")
+	}
+}
+
+func TestIssueRefuses(t *testing.T) {
+	c := newCA(t, "us")
+	good := Leaf{Name{1, "acme", "us", "gate.example"}, TLSClient, ecKey(t).Public(), time.Hour}
+	for name, change := range map[string]func(*Leaf){
+		"two labels":    func(l *Leaf) { l.Name.Label = "a.b" },
+		"wildcard":      func(l *Leaf) { l.Name.Label = "*" },
+		"no label":      func(l *Leaf) { l.Name.Label = "" },
+		"epoch 0":       func(l *Leaf) { l.Name.Epoch = 0 },
+		"too long":      func(l *Leaf) { l.Life = 91 * day },
+		"another use":   func(l *Leaf) { l.Use = DKIM },
+		"an Ed25519":    func(l *Leaf) { l.Public = make(ed25519.PublicKey, 32) },
+		"no public key": func(l *Leaf) { l.Public = nil },
+	} {
+		l := good
+		change(&l)
+		if _, err := IssueLeaf(c.online, l, time.Now()); !fault.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := IssueLeaf(c.online, Leaf{good.Name, good.Use, good.Public, maxLeaf}, time.Now().Add(day)); !fault.Is(err, fault.Conflict) {
+		t.Errorf("outlives its issuer: %v", err)
+	}
+	if _, err := IssueIntermediate(c.root, ecKey(t).Public(), "us", "gate.example", 91*day, time.Now()); !fault.Is(err, fault.Invalid) {
+		t.Errorf("an intermediate of 91 days: %v", err)
+	}
+	// A leaf's certificate issues nothing, whatever its key is said to be for.
+	leaf, k := leafOf(t, c, TLSClient, "us")
+	forged, err := IssueLeaf(Authority{Key{k, Issuer}, leaf}, good, time.Now())
+	if err == nil && c.verify(forged, good.Name.String(), x509.ExtKeyUsageClientAuth) == nil {
+		t.Error("a leaf issued a certificate that counts")
+	}
+}
+
+func TestLongNamesAreNotCommon(t *testing.T) {
+	c := newCA(t, "us")
+	n := Name{1, strings.Repeat("a", 60), "us", "gate.example"}
+	leaf, err := IssueLeaf(c.online, Leaf{n, TLSClient, ecKey(t).Public(), time.Hour}, time.Now())
+	if err != nil || leaf.Subject.CommonName != "" || leaf.DNSNames[0] != n.String() {
+		t.Errorf("%v %+v", err, leaf)
+	}
+}
+
+func TestCRL(t *testing.T) {
+	c := newCA(t, "us")
+	leaf, _ := leafOf(t, c, TLSClient, "us")
+	der, err := IssueCRL(c.online, 7, []Revoked{{leaf.SerialNumber, time.Now(), 1}}, 24*time.Hour, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err != nil || list.CheckSignatureFrom(c.online.Certificate) != nil || list.Number.Cmp(big.NewInt(7)) != 0 {
+		t.Fatalf("%v %+v", err, list)
+	}
+	if e := list.RevokedCertificateEntries; len(e) != 1 || e[0].SerialNumber.Cmp(leaf.SerialNumber) != 0 || e[0].ReasonCode != 1 {
+		t.Errorf("%+v", e)
+	}
+	for name, err := range map[string]error{
+		"no number": second(IssueCRL(c.online, 0, nil, time.Hour, time.Now())),
+		"too long":  second(IssueCRL(c.online, 1, nil, 8*day, time.Now())),
+		"no serial": second(IssueCRL(c.online, 1, []Revoked{{}}, time.Hour, time.Now())),
+	} {
+		if !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestOpenSSL lets a foreign reader judge chain, name and revocation.
+func TestOpenSSL(t *testing.T) {
+	openssl, err := exec.LookPath("openssl")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("openssl is missing: apt-get install openssl")
+		}
+		t.Skip("apt-get install openssl")
+	}
+	c := newCA(t, "us")
+	leaf, _ := leafOf(t, c, TLSClient, "us")
+	crl, err := IssueCRL(c.online, 1, []Revoked{{leaf.SerialNumber, time.Now(), 1}}, time.Hour, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	put := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	root, inter := put("root", "CERTIFICATE", c.root.Certificate.Raw), put("inter", "CERTIFICATE", c.online.Certificate.Raw)
+	file, list := put("leaf", "CERTIFICATE", leaf.Raw), put("crl", "X509 CRL", crl)
+	args := []string{"verify", "-x509_strict", "-CAfile", root, "-untrusted", inter, "-purpose", "sslclient", "-verify_hostname", "e3.acme.us.gate.example"}
+	if out, err := exec.Command(openssl, append(args, file)...).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	out, err := exec.Command(openssl, append(args, "-crl_check", "-CRLfile", list, file)...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "revoked") {
+		t.Errorf("a revoked one: %v\n%s", err, out)
+	}
+}
