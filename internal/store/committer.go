@@ -270,6 +270,7 @@ func (c *committer) attempt(s *session, batch []*change, guarded bool) ([]*chang
 			done = append(done, ch)
 			continue
 		}
+		s.full = s.full || isFull(err)
 		gone := s.gone()
 		if (guarded && !isTurn(err)) || (s.clean() && !gone) {
 			finish(ch, err, rolledBack)
@@ -307,6 +308,7 @@ func (c *committer) end(s *session, done []*change) ([]*change, error) {
 		}
 		return nil, nil
 	}
+	s.full = s.full || isFull(err)
 	if isFull(err) || isTurn(err) {
 		s.rollback()
 		return done, Fault("store.Change", err)

@@ -46,6 +46,9 @@ func (d *disk) room(size int64, row bool) error {
 		d.pages -= size + rowMargin
 		return nil
 	}
+	if row {
+		size += rowMargin
+	}
 	if d.left-size < d.reserve {
 		return fault.New(fault.Later, "store.Room", "not enough free space on the disk").
 			WithHint("Free space on the disk of the data directory.")
@@ -53,6 +56,10 @@ func (d *disk) room(size int64, row bool) error {
 	d.left -= size
 	return nil
 }
+
+// tight reports whether the reserve would not be whole any more if a full WAL
+// were copied into its database and then grew again.
+func (d *disk) tight() bool { return d.free() < d.reserve+2*passiveWAL }
 
 func (d *disk) free() int64 {
 	d.mu.Lock()

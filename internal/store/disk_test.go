@@ -1,6 +1,9 @@
 package store
 
 import (
+	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -19,6 +22,8 @@ func TestRoom(t *testing.T) {
 		{"a file would take of the reserve", 66 * mib, 100 * mib, 5 * mib, false, false},
 		{"the reserve is begun, a row", 60 * mib, 0, 1000, true, false},
 		{"the same, but the road has pages", 60 * mib, mib, 1000, true, true},
+		{"a row takes more than its body", 64*mib + 1000 + rowMargin - 1, 0, 1000, true, false},
+		{"just as much as it takes", 64*mib + 1000 + rowMargin, 0, 1000, true, true},
 		{"too few pages", 60 * mib, 1000, 1000, true, false},
 		{"half of the reserve is gone", 31 * mib, 100 * mib, 1000, true, false},
 	} {
@@ -40,5 +45,40 @@ func TestRoomIsSpent(t *testing.T) {
 		if err := d.room(1000, true); (err == nil) != (i < 3) {
 			t.Errorf("message %d: %v", i, err)
 		}
+	}
+}
+
+// With little left on the disk the WAL is copied into the database soon, and
+// its space is given back.
+func TestTightWAL(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		reserve int64
+		small   bool
+	}{{"plenty", 1, false}, {"tight", 1 << 60, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s, err := Open(t.Context(), Config{Dir: dir, Reserve: c.reserve})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			for i := range 200 {
+				err := s.Road.change(t.Context(), func(s *session) error {
+					_, err := s.exec("INSERT INTO body (tenant, id, size, sum, file, data) VALUES ($1, $2, 0, 0, 0, $3)", "acme", strconv.Itoa(i), make([]byte, 40_000))
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			info, err := os.Stat(filepath.Join(dir, "db", "road.db-wal"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if small := info.Size() < 3*tightWAL; small != c.small {
+				t.Errorf("after 8 MB the WAL has %d bytes", info.Size())
+			}
+		})
 	}
 }

@@ -23,6 +23,7 @@ type session struct {
 	wrote  bool            // it changed rows
 	failed bool            // a statement of it failed; PostgreSQL then refuses the rest
 	ended  bool            // a statement failed in a way that may end the transaction
+	full   bool            // there was no space for something since the WAL was last looked at
 	bytes  int             // what the whole batch has put in so far
 	after  []func(outcome) // what its caller does once its fate is known
 }

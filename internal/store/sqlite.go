@@ -27,6 +27,13 @@ const (
 	passiveWAL = 16 << 20
 	// lookWAL is how much is written between two looks at the WAL.
 	lookWAL = 2 << 20
+	// tightWAL stands for passiveWAL when the disk has little left, and is looked
+	// for as much more often. What the WAL holds is then written once more, into
+	// the database: with no space for that, and none for the WAL to grow, nothing
+	// could be committed ever again, deliveries that make room least of all. The
+	// file's own space is given back each time: a WAL that keeps it may be all that
+	// the reserve lacks, and accept would wait for it for ever.
+	tightWAL = passiveWAL / 16
 	// boundWAL is the size at which the writer waits for readers, who are cut
 	// off after readLimit, to make the WAL begin anew.
 	boundWAL = 128 << 20
@@ -105,7 +112,16 @@ func (db *DB) tend(s *session, changes int) {
 	}
 	db.shed(s, time.Now())
 	db.written += s.bytes + changes*pageSize
-	if db.written < lookWAL {
+	look, passive := int64(lookWAL), int64(passiveWAL)
+	tight := db.store.disk.tight()
+	if tight {
+		look, passive = lookWAL/16, tightWAL
+	}
+	if s.full {
+		// The WAL cannot grow; copied back, it begins anew in the space that it has.
+		look, passive, s.full = 0, 0, false
+	}
+	if int64(db.written) < look {
 		return
 	}
 	db.written = 0
@@ -113,9 +129,9 @@ func (db *DB) tend(s *session, changes int) {
 	switch {
 	case err != nil:
 		db.log.Error("the size of the WAL is not known", "db", db.name, "error", err)
-	case size > boundWAL && db.longReads.Load() == 0:
+	case (size > boundWAL || tight && pending > passive) && db.longReads.Load() == 0:
 		size, _, err = walState(s, "TRUNCATE")
-	case pending > passiveWAL:
+	case pending > passive:
 		size, _, err = walState(s, "PASSIVE")
 	}
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
 
 // ca is a region's root and its online issuer.
@@ -157,13 +158,7 @@ func TestCRL(t *testing.T) {
 
 // TestOpenSSL lets a foreign reader judge chain, name and revocation.
 func TestOpenSSL(t *testing.T) {
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("openssl is missing: apt-get install openssl")
-		}
-		t.Skip("apt-get install openssl")
-	}
+	openssl := testpeer.Need(t, "openssl", "openssl")[0]
 	c := newCA(t, "us")
 	leaf, _ := leafOf(t, c, TLSClient, "us")
 	crl, err := IssueCRL(c.online, 1, []Revoked{{leaf.SerialNumber, time.Now(), 1}}, time.Hour, time.Now())
