@@ -57,7 +57,7 @@ FUZZERS  ?= $(shell nproc)
 fuzz:
 	@for pkg in $$($(GO) list ./...); do \
 	  $(GO) test -list '^Fuzz' $$pkg | sed -n "s|^Fuzz.*|$$pkg &|p"; \
-	done | xargs -P $(FUZZERS) -L 1 sh -c '$(GO) test -run "^$$" -fuzz "^$$1$$" -fuzztime $(FUZZTIME) -parallel 1 $$0 || exit 255'
+	done | GO='$(GO)' FUZZTIME=$(FUZZTIME) xargs -P $(FUZZERS) -L 1 .ci/fuzz
 
 # Packages that the suites need. As root they are installed; otherwise the
 # line to type is printed, and suites whose peer is missing say so.
