@@ -1,6 +1,7 @@
 package act
 
 import (
+	"encoding/json"
 	"time"
 )
 
@@ -17,12 +18,21 @@ const (
 	SealARC           Name = "seal-arc"
 	AssertClient      Name = "assert-client"
 	ProvePossession   Name = "prove-possession"
+	BindConnection    Name = "bind-connection"
+	ReleaseConnection Name = "release-connection"
 	IssueIdentity     Name = "issue-identity"
+	MoveIdentity      Name = "move-identity"
+	ListIdentities    Name = "list-identities"
 	OpenCredential    Name = "open-credential"
 	SetCredential     Name = "set-credential"
 	RemoveCredential  Name = "remove-credential"
 	ListCredentials   Name = "list-credentials"
 	Order             Name = "order"
+	EnterEvents       Name = "enter-events"
+	SearchLedger      Name = "search-ledger"
+	ShowEntry         Name = "show-entry"
+	ProveEntry        Name = "prove-entry"
+	ExportLedger      Name = "export-ledger"
 	Checkpoint        Name = "checkpoint"
 	Status            Name = "status"
 )
@@ -43,9 +53,39 @@ func (c Context) Stated() Context { return c }
 // Request is any act's request.
 type Request interface{ Stated() Context }
 
-// Plain is a request that says nothing more: certificates of a tenant's
-// connection, list, remove, checkpoint, status.
+// Plain is a request that says nothing more: release, list, open, remove,
+// checkpoint, export, status.
 type Plain struct{ Context }
+
+// Binding is the partner that a connection's keys and secrets may be shown to.
+// A connection has one, given once when it is made; after that only an order
+// changes it.
+type Binding struct {
+	Host        string `json:"host"` // partner's mail host, name or address
+	Port        uint16 `json:"port"`
+	ServerName  string `json:"server_name,omitempty"` // "" for Host
+	CA          string `json:"ca,omitempty"`          // hex of the SHA-256 of the PEM of its CA, "" for the system's roots
+	Pin         string `json:"pin,omitempty"`         // hex of the SHA-256 of its certificate
+	Authority   string `json:"authority,omitempty"`   // host, or host:port, of Entra's token endpoint
+	EntraTenant string `json:"entra_tenant,omitempty"`
+	App         string `json:"app,omitempty"`        // application (client) id
+	AppObject   string `json:"app_object,omitempty"` // object id of the application
+}
+
+// Bind gives a new connection its partner. It changes nothing: a connection
+// that is bound to another partner already is a conflict, one that is bound to
+// the same is not.
+type Bind struct {
+	Context
+	Binding Binding `json:"binding"`
+}
+
+// Which asks for the certificate of a tenant's connection: of the identity of
+// that id, or of the active one of the purpose when it is empty.
+type Which struct {
+	Context
+	Identity string `json:"identity,omitempty"`
+}
 
 // Handshake asks for a TLS 1.3 CertificateVerify as a tenant's client
 // identity.
@@ -143,19 +183,72 @@ type JWT struct {
 	Token string `json:"token"`
 }
 
-// Issue asks for the identity of a connection's next epoch, or for a new
-// certificate of the present one.
+// Issue asks for an identity: epoch 0 is a new key and certificate under the
+// name of the newest epoch (renewal), or the first of all; any other is the
+// newest epoch plus one, with a name that nobody has seen.
 type Issue struct {
 	Context
-	Epoch       uint64 `json:"epoch"`
-	LifeSeconds int    `json:"life_s"`
+	Epoch       uint64 `json:"epoch,omitempty"`
+	LifeSeconds int    `json:"life_s,omitempty"` // 0: the issuer's usual
+	Issuer      string `json:"issuer,omitempty"` // "" or "builtin": the region's own CA; "acme"
 }
 
-// Issued is an identity.
-type Issued struct {
-	Identity string   `json:"identity"`
-	Name     string   `json:"name"`
-	Chain    [][]byte `json:"chain"`
+// IdentityState is where an identity stands in its life (docs/states.md).
+type IdentityState string
+
+// The states. Staged, active and retiring are the ones a partner may accept.
+const (
+	Wanted      IdentityState = "wanted"
+	Issued      IdentityState = "issued"
+	Staged      IdentityState = "staged"
+	Active      IdentityState = "active"
+	Retiring    IdentityState = "retiring"
+	Retired     IdentityState = "retired"
+	Compromised IdentityState = "compromised"
+)
+
+// Identity is one key and certificate of one connection for one purpose.
+type Identity struct {
+	ID          string        `json:"id"` // ULID
+	Tenant      string        `json:"tenant"`
+	Connection  string        `json:"connection"`
+	Purpose     string        `json:"purpose"` // smtp-client, smtp-server, entra-app, dkim, arc
+	Epoch       uint64        `json:"epoch"`
+	Name        string        `json:"name"`
+	State       IdentityState `json:"state"`
+	NotBefore   time.Time     `json:"not_before"`
+	NotAfter    time.Time     `json:"not_after"`
+	SHA256      string        `json:"sha256"` // of the certificate, hex
+	Issuer      string        `json:"issuer"` // "builtin" or "acme"
+	Driver      string        `json:"driver"` // where the key is: "software" or "pkcs11"
+	Chain       [][]byte      `json:"chain"`  // leaf first, DER
+	CreatedAt   time.Time     `json:"created_at"`
+	ChangedAt   time.Time     `json:"changed_at"`
+	Announced   *time.Time    `json:"announced,omitempty"` // when the issuer advises renewal (ARI), if it says
+	Explanation string        `json:"explanation,omitempty"`
+}
+
+// IdentityList is in order of tenant, connection, purpose, epoch and id.
+type IdentityList struct {
+	Identities []Identity `json:"identities"`
+	Next       string     `json:"next,omitempty"` // hand it in for the next page, "" at the end
+}
+
+// IdentityQuery asks for identities; what is empty asks for all of the region.
+type IdentityQuery struct {
+	Context
+	Identity string `json:"identity,omitempty"`
+	After    string `json:"after,omitempty"`
+	Limit    int    `json:"limit,omitempty"` // 0 means 200, which is the most
+}
+
+// Move brings an identity into another state. The move to active makes the one
+// that was active retiring, in the same step. None leads back from retired or
+// compromised.
+type Move struct {
+	Context
+	Identity string        `json:"identity"` // id
+	To       IdentityState `json:"to"`
 }
 
 // NewCredential stores a secret.
@@ -190,17 +283,83 @@ type SignedOrder struct {
 	Order []byte `json:"order"`
 }
 
+// Event is an audit event of the gateway on its way into the ledger.
+type Event struct {
+	Key        string    `json:"key"` // names the event for ever: it is entered once, however often it comes
+	Time       time.Time `json:"time"`
+	Actor      string    `json:"actor"`
+	Act        string    `json:"act"`
+	Tenant     string    `json:"tenant,omitempty"`
+	Connection string    `json:"connection,omitempty"`
+	Subject    string    `json:"subject,omitempty"`
+	Purpose    string    `json:"purpose,omitempty"`
+	Outcome    string    `json:"outcome,omitempty"`
+}
+
+// Events are entered as asserted: the gateway's word, not the keeper's.
+type Events struct {
+	Context
+	Events []Event `json:"events"` // at most 500
+}
+
+// Search asks the ledger; Context's tenant and connection narrow it too.
+type Search struct {
+	Context
+	Act    string    `json:"act,omitempty"`
+	Actor  string    `json:"actor,omitempty"`
+	Of     string    `json:"of,omitempty"` // a trace id
+	Since  time.Time `json:"since,omitzero"`
+	Until  time.Time `json:"until,omitzero"`
+	Before int64     `json:"before,omitempty"` // entries with a lower index only; 0 is the end
+	Limit  int       `json:"limit,omitempty"`  // 0 means 100; at most 1000
+}
+
+// Entries are ledger entries, newest first, as docs/ledger.md shows them.
+type Entries struct {
+	Entries []json.RawMessage `json:"entries"`
+}
+
+// Entry asks for one entry or its proof.
+type Entry struct {
+	Context
+	Index int64 `json:"index"`
+}
+
+// Document is one JSON document: an entry, or a proof.
+type Document struct {
+	Document json.RawMessage `json:"document"`
+}
+
 // Log is a signed checkpoint of the ledger.
 type Log struct {
 	Note string `json:"note"`
 }
 
+// Alarm is something that a person should look at.
+type Alarm struct {
+	At     time.Time `json:"at"`
+	Kind   string    `json:"kind"` // "rate", "refused", "decoy", "breaker", "issuer", "renewal", "witness", "frozen"
+	Tenant string    `json:"tenant,omitempty"`
+	Text   string    `json:"text"`
+}
+
 // State is how the keeper is.
 type State struct {
-	Region  string `json:"region"`
-	Custody string `json:"custody"` // what doctor says of the KEK
-	Frozen  bool   `json:"frozen"`
-	Tripped bool   `json:"tripped"` // the breaker
+	Region     string          `json:"region"`
+	Custody    string          `json:"custody"`     // "none" while everything lies under one user on one host, else "kept"
+	Why        []string        `json:"why"`         // what doctor says about it
+	KEK        string          `json:"kek"`         // id of the one in force
+	KEKDriver  string          `json:"kek_driver"`  // file, transit, pkcs11
+	KeyDriver  string          `json:"key_driver"`  // software, pkcs11
+	Rotation   string          `json:"rotation"`    // "", or how far a KEK rotation is: "12000 of 36100"
+	Frozen     string          `json:"frozen"`      // "", or why nothing is done
+	Breaker    string          `json:"breaker"`     // watching, campaign, tripped
+	Identities int64           `json:"identities"`  // those that may be shown
+	Spares     int64           `json:"spares"`      // RSA keys made ahead
+	Ledger     json.RawMessage `json:"ledger"`      // ledger.Status
+	LedgerKeys []string        `json:"ledger_keys"` // verifier keys (package note)
+	Root       []byte          `json:"root"`        // DER of the region's root certificate
+	Alarms     []Alarm         `json:"alarms"`      // of this process, newest first, at most 100
 }
 
 // Done is the answer of an act that gives nothing.

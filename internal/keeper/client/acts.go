@@ -2,8 +2,11 @@ package client
 
 import (
 	"context"
+	"encoding/json"
+	"io"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 )
 
@@ -14,6 +17,9 @@ const (
 	purposeApp        = "entra-app"
 	purposeCredential = "credential"
 	purposeOperator   = "operator"
+	purposeBinding    = "binding"
+	purposeList       = "list"
+	purposeLedger     = "ledger"
 )
 
 // OpenCredential is of Credentials.
@@ -76,11 +82,91 @@ func (r *Remote) ProvePossession(ctx context.Context, tenant, connection string,
 	return got.Token, err
 }
 
-// IssueIdentity asks for an identity of a connection.
-func (r *Remote) IssueIdentity(ctx context.Context, tenant, connection, purpose string, epoch uint64, life time.Duration) (act.Issued, error) {
-	return ask[act.Issued](ctx, r, act.IssueIdentity, act.Issue{
-		Context: r.about(ctx, tenant, connection, purpose), Epoch: epoch, LifeSeconds: int(life / time.Second),
+// BindConnection gives a new connection its partner.
+func (r *Remote) BindConnection(ctx context.Context, tenant, connection string, b act.Binding) error {
+	_, err := ask[act.Done](ctx, r, act.BindConnection, act.Bind{Context: r.about(ctx, tenant, connection, purposeBinding), Binding: b})
+	return err
+}
+
+// ReleaseConnection ends what the keeper holds for a connection: identities are
+// retired, the credential and the binding are gone.
+func (r *Remote) ReleaseConnection(ctx context.Context, tenant, connection string) error {
+	_, err := ask[act.Done](ctx, r, act.ReleaseConnection, act.Plain{Context: r.about(ctx, tenant, connection, purposeBinding)})
+	return err
+}
+
+// IssueIdentity asks for an identity of a connection; what q says of its
+// context is replaced.
+func (r *Remote) IssueIdentity(ctx context.Context, tenant, connection, purpose string, q act.Issue) (act.Identity, error) {
+	q.Context = r.about(ctx, tenant, connection, purpose)
+	return ask[act.Identity](ctx, r, act.IssueIdentity, q)
+}
+
+// MoveIdentity brings an identity into another state.
+func (r *Remote) MoveIdentity(ctx context.Context, of act.Identity, to act.IdentityState) (act.Identity, error) {
+	return ask[act.Identity](ctx, r, act.MoveIdentity, act.Move{
+		Context: r.about(ctx, of.Tenant, of.Connection, of.Purpose), Identity: of.ID, To: to,
 	})
+}
+
+// ListIdentities lists identities: of a tenant, of its connection, or, where
+// these are empty, of the region. All pages are read.
+func (r *Remote) ListIdentities(ctx context.Context, tenant, connection string) ([]act.Identity, error) {
+	var all []act.Identity
+	for after := ""; ; {
+		got, err := ask[act.IdentityList](ctx, r, act.ListIdentities, act.IdentityQuery{Context: r.about(ctx, tenant, connection, purposeList), After: after})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, got.Identities...)
+		if after = got.Next; after == "" {
+			return all, nil
+		}
+	}
+}
+
+// Identity is one identity; kind missing when there is none of that id.
+func (r *Remote) Identity(ctx context.Context, id string) (act.Identity, error) {
+	got, err := ask[act.IdentityList](ctx, r, act.ListIdentities, act.IdentityQuery{Context: r.about(ctx, "", "", purposeList), Identity: id})
+	if err != nil {
+		return act.Identity{}, err
+	}
+	if len(got.Identities) == 0 {
+		return act.Identity{}, fault.New(fault.Missing, "client.Identity", "there is no identity "+id).WithHint("Look at: identity list")
+	}
+	return got.Identities[0], nil
+}
+
+// EnterEvents enters audit events of the gateway; one that is there already is
+// not entered again.
+func (r *Remote) EnterEvents(ctx context.Context, events []act.Event) error {
+	_, err := ask[act.Done](ctx, r, act.EnterEvents, act.Events{Context: r.about(ctx, "", "", purposeLedger), Events: events})
+	return err
+}
+
+// SearchLedger finds entries, newest first; the tenant, when there is one, and
+// what q asks for narrow it.
+func (r *Remote) SearchLedger(ctx context.Context, tenant, connection string, q act.Search) ([]json.RawMessage, error) {
+	q.Context = r.about(ctx, tenant, connection, purposeLedger)
+	got, err := ask[act.Entries](ctx, r, act.SearchLedger, q)
+	return got.Entries, err
+}
+
+// ShowEntry is one entry of the ledger.
+func (r *Remote) ShowEntry(ctx context.Context, index int64) (json.RawMessage, error) {
+	got, err := ask[act.Document](ctx, r, act.ShowEntry, act.Entry{Context: r.about(ctx, "", "", purposeLedger), Index: index})
+	return got.Document, err
+}
+
+// ProveEntry is the proof of one entry, which anybody can check.
+func (r *Remote) ProveEntry(ctx context.Context, index int64) (json.RawMessage, error) {
+	got, err := ask[act.Document](ctx, r, act.ProveEntry, act.Entry{Context: r.about(ctx, "", "", purposeLedger), Index: index})
+	return got.Document, err
+}
+
+// ExportLedger copies the whole log to w as it comes; the time is ctx's.
+func (r *Remote) ExportLedger(ctx context.Context, w io.Writer) error {
+	return r.copy(ctx, act.ExportLedger, act.Plain{Context: r.about(ctx, "", "", purposeLedger)}, w)
 }
 
 // Order hands in an order that operators signed; the keeper verifies it.
@@ -91,7 +177,7 @@ func (r *Remote) Order(ctx context.Context, order []byte) error {
 
 // Checkpoint asks for a signed checkpoint of the ledger.
 func (r *Remote) Checkpoint(ctx context.Context) (string, error) {
-	got, err := ask[act.Log](ctx, r, act.Checkpoint, act.Plain{Context: r.about(ctx, "", "", "ledger")})
+	got, err := ask[act.Log](ctx, r, act.Checkpoint, act.Plain{Context: r.about(ctx, "", "", purposeLedger)})
 	return got.Note, err
 }
 

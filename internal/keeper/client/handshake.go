@@ -69,8 +69,14 @@ func (r *Remote) remember(host string, e hostEntry) {
 // ClientCertificate is of Signers. It is asked anew for each connection, so
 // that a replaced identity counts at once.
 func (r *Remote) ClientCertificate(ctx context.Context, tenant, connection string) (*tls.Certificate, error) {
+	return r.IdentityCertificate(ctx, tenant, connection, "")
+}
+
+// IdentityCertificate is the certificate of one identity of a connection, also
+// of one that is only staged; "" is the active one.
+func (r *Remote) IdentityCertificate(ctx context.Context, tenant, connection, identity string) (*tls.Certificate, error) {
 	about := r.about(ctx, tenant, connection, purposeClient)
-	got, err := ask[act.Certificate](ctx, r, act.TenantCertificate, act.Plain{Context: about})
+	got, err := ask[act.Certificate](ctx, r, act.TenantCertificate, act.Which{Context: about, Identity: identity})
 	if err != nil {
 		return nil, err
 	}

@@ -118,15 +118,9 @@ func ask[A any](ctx context.Context, r *Remote, name act.Name, q act.Request) (A
 	defer clear(body)
 	ctx, cancel := context.WithTimeout(ctx, r.c.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.base+string(name), bytes.NewReader(body))
+	resp, err := r.post(ctx, op, name, body)
 	if err != nil {
-		return got, fault.Wrap(fault.Internal, op, err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := r.http.Do(req)
-	if err != nil {
-		return got, (&fault.Error{Kind: fault.Later, Op: op, Err: err}).
-			WithHint("Check that the keeper runs; mail that needs it waits in the queue.")
+		return got, err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -136,6 +130,45 @@ func ask[A any](ctx context.Context, r *Remote, name act.Name, q act.Request) (A
 	}
 	err = decode(op, resp.StatusCode, answer, &got)
 	return got, err
+}
+
+func (r *Remote) post(ctx context.Context, op string, name act.Name, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.base+string(name), bytes.NewReader(body))
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, op, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := r.http.Do(req)
+	if err != nil {
+		return nil, (&fault.Error{Kind: fault.Later, Op: op, Err: err}).
+			WithHint("Check that the keeper runs; mail that needs it waits in the queue.")
+	}
+	return resp, nil
+}
+
+// copy makes a request whose answer is long, and copies it as it comes.
+func (r *Remote) copy(ctx context.Context, name act.Name, q act.Request, w io.Writer) error {
+	op := "keeper." + string(name)
+	body, err := json.Marshal(q)
+	if err != nil {
+		return fault.Wrap(fault.Internal, op, err)
+	}
+	resp, err := r.post(ctx, op, name, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+		if err != nil {
+			return fault.Wrap(fault.Later, op, err)
+		}
+		return decode(op, resp.StatusCode, answer, nil)
+	}
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return (&fault.Error{Kind: fault.Later, Op: op, Err: err}).WithHint("Ask again: what came is not all of it.")
+	}
+	return nil
 }
 
 // decode reads an answer, whoever gave it.

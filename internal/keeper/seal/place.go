@@ -25,8 +25,10 @@ type Binding struct {
 	ServerName  string // the name its certificate must have, "" for Host
 	CA          string // hex of the SHA-256 of its CA's certificate, "" for the system's roots
 	Pin         string // hex of the SHA-256 of its public key, "" for none
+	Authority   string // host, or host:port, of Entra's token endpoint
 	EntraTenant string
 	App         string // Entra application id
+	AppObject   string // object id of the application
 }
 
 // Place is where a sealed thing belongs, and what it is for.
@@ -60,7 +62,8 @@ func (p Place) Bytes() []byte {
 func (p Place) texts() []string {
 	return []string{
 		p.Region, p.Tenant, p.Connection, p.Purpose, string(p.Kind),
-		p.Binding.Host, p.Binding.ServerName, p.Binding.CA, p.Binding.Pin, p.Binding.EntraTenant, p.Binding.App,
+		p.Binding.Host, p.Binding.ServerName, p.Binding.CA, p.Binding.Pin,
+		p.Binding.Authority, p.Binding.EntraTenant, p.Binding.App, p.Binding.AppObject,
 	}
 }
 

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"io"
 
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 )
@@ -11,18 +12,28 @@ import (
 type Acts interface {
 	HandshakeAsTenant(context.Context, Peer, act.Handshake) (act.Signature, error)
 	HandshakeAsHost(context.Context, Peer, act.HostHandshake) (act.Signature, error)
-	TenantCertificate(context.Context, Peer, act.Plain) (act.Certificate, error)
+	TenantCertificate(context.Context, Peer, act.Which) (act.Certificate, error)
 	HostCertificate(context.Context, Peer, act.Host) (act.Certificate, error)
 	SignDKIM(context.Context, Peer, act.DKIM) (act.Field, error)
 	SealARC(context.Context, Peer, act.ARC) (act.Set, error)
 	AssertClient(context.Context, Peer, act.Assertion) (act.JWT, error)
 	ProvePossession(context.Context, Peer, act.Assertion) (act.JWT, error)
-	IssueIdentity(context.Context, Peer, act.Issue) (act.Issued, error)
+	BindConnection(context.Context, Peer, act.Bind) (act.Done, error)
+	ReleaseConnection(context.Context, Peer, act.Plain) (act.Done, error)
+	IssueIdentity(context.Context, Peer, act.Issue) (act.Identity, error)
+	MoveIdentity(context.Context, Peer, act.Move) (act.Identity, error)
+	ListIdentities(context.Context, Peer, act.IdentityQuery) (act.IdentityList, error)
 	OpenCredential(context.Context, Peer, act.Plain) (act.Credential, error)
 	SetCredential(context.Context, Peer, act.NewCredential) (act.Done, error)
 	RemoveCredential(context.Context, Peer, act.Plain) (act.Done, error)
 	ListCredentials(context.Context, Peer, act.Plain) (act.CredentialList, error)
 	Order(context.Context, Peer, act.SignedOrder) (act.Done, error)
+	EnterEvents(context.Context, Peer, act.Events) (act.Done, error)
+	SearchLedger(context.Context, Peer, act.Search) (act.Entries, error)
+	ShowEntry(context.Context, Peer, act.Entry) (act.Document, error)
+	ProveEntry(context.Context, Peer, act.Entry) (act.Document, error)
+	// ExportLedger writes the export of docs/ledger.md, however long it is.
+	ExportLedger(context.Context, Peer, act.Plain, io.Writer) error
 	Checkpoint(context.Context, Peer, act.Plain) (act.Log, error)
 	Status(context.Context, Peer, act.Plain) (act.State, error)
 }
@@ -34,6 +45,7 @@ const (
 	ofRegion     scope = iota // neither tenant nor connection
 	ofTenant                  // a tenant
 	ofConnection              // a tenant and its connection
+	ofAny                     // whatever it narrows itself to
 )
 
 // Sizes of bodies.
@@ -53,12 +65,21 @@ func (s *Server) routes(a Acts) map[act.Name]route {
 		act.SealARC:           {ofTenant, large, serve(a.SealARC)},
 		act.AssertClient:      {ofConnection, small, serve(a.AssertClient)},
 		act.ProvePossession:   {ofConnection, small, serve(a.ProvePossession)},
+		act.BindConnection:    {ofConnection, small, serve(a.BindConnection)},
+		act.ReleaseConnection: {ofConnection, small, serve(a.ReleaseConnection)},
 		act.IssueIdentity:     {ofConnection, small, serve(a.IssueIdentity)},
+		act.MoveIdentity:      {ofConnection, small, serve(a.MoveIdentity)},
+		act.ListIdentities:    {ofAny, small, serve(a.ListIdentities)},
 		act.OpenCredential:    {ofConnection, small, serve(a.OpenCredential)},
 		act.SetCredential:     {ofConnection, small, serve(a.SetCredential)},
 		act.RemoveCredential:  {ofConnection, small, serve(a.RemoveCredential)},
 		act.ListCredentials:   {ofTenant, small, serve(a.ListCredentials)},
 		act.Order:             {ofRegion, large, serve(a.Order)},
+		act.EnterEvents:       {ofRegion, large, serve(a.EnterEvents)},
+		act.SearchLedger:      {ofAny, small, serve(a.SearchLedger)},
+		act.ShowEntry:         {ofRegion, small, serve(a.ShowEntry)},
+		act.ProveEntry:        {ofRegion, small, serve(a.ProveEntry)},
+		act.ExportLedger:      {ofRegion, small, stream(a.ExportLedger)},
 		act.Checkpoint:        {ofRegion, small, serve(a.Checkpoint)},
 		act.Status:            {ofRegion, small, serve(a.Status)},
 	}

@@ -6,10 +6,14 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,8 +29,9 @@ import (
 func every() []act.Name {
 	return []act.Name{
 		act.HandshakeAsTenant, act.HandshakeAsHost, act.TenantCertificate, act.HostCertificate, act.SignDKIM, act.SealARC,
-		act.AssertClient, act.ProvePossession, act.IssueIdentity, act.OpenCredential, act.SetCredential, act.RemoveCredential,
-		act.ListCredentials, act.Order, act.Checkpoint, act.Status,
+		act.AssertClient, act.ProvePossession, act.BindConnection, act.ReleaseConnection, act.IssueIdentity, act.MoveIdentity,
+		act.ListIdentities, act.OpenCredential, act.SetCredential, act.RemoveCredential, act.ListCredentials, act.Order,
+		act.EnterEvents, act.SearchLedger, act.ShowEntry, act.ProveEntry, act.ExportLedger, act.Checkpoint, act.Status,
 	}
 }
 
@@ -125,7 +130,7 @@ func (d *desk) HandshakeAsHost(_ context.Context, p wire.Peer, q act.HostHandsha
 	return act.Signature{Signature: s}, err
 }
 
-func (d *desk) TenantCertificate(_ context.Context, p wire.Peer, q act.Plain) (act.Certificate, error) {
+func (d *desk) TenantCertificate(_ context.Context, p wire.Peer, q act.Which) (act.Certificate, error) {
 	return act.Certificate{Chain: d.tenantChain}, d.note(act.TenantCertificate, p, q.Context)
 }
 
@@ -155,8 +160,62 @@ func (d *desk) ProvePossession(_ context.Context, p wire.Peer, q act.Assertion) 
 	return act.JWT{Token: "p"}, d.note(act.ProvePossession, p, q.Context)
 }
 
-func (d *desk) IssueIdentity(_ context.Context, p wire.Peer, q act.Issue) (act.Issued, error) {
-	return act.Issued{Name: "n"}, d.note(act.IssueIdentity, p, q.Context)
+func (d *desk) BindConnection(_ context.Context, p wire.Peer, q act.Bind) (act.Done, error) {
+	return act.Done{}, d.note(act.BindConnection, p, q.Context)
+}
+
+func (d *desk) ReleaseConnection(_ context.Context, p wire.Peer, q act.Plain) (act.Done, error) {
+	return act.Done{}, d.note(act.ReleaseConnection, p, q.Context)
+}
+
+func (d *desk) IssueIdentity(_ context.Context, p wire.Peer, q act.Issue) (act.Identity, error) {
+	return act.Identity{ID: "i", Name: "n"}, d.note(act.IssueIdentity, p, q.Context)
+}
+
+func (d *desk) MoveIdentity(_ context.Context, p wire.Peer, q act.Move) (act.Identity, error) {
+	return act.Identity{ID: q.Identity, State: q.To}, d.note(act.MoveIdentity, p, q.Context)
+}
+
+// ListIdentities has two pages.
+func (d *desk) ListIdentities(_ context.Context, p wire.Peer, q act.IdentityQuery) (act.IdentityList, error) {
+	got := act.IdentityList{Identities: []act.Identity{{ID: "1"}}, Next: "1"}
+	if q.After == "1" {
+		got = act.IdentityList{Identities: []act.Identity{{ID: "2"}}}
+	}
+	return got, d.note(act.ListIdentities, p, q.Context)
+}
+
+func (d *desk) EnterEvents(_ context.Context, p wire.Peer, q act.Events) (act.Done, error) {
+	return act.Done{}, d.note(act.EnterEvents, p, q.Context)
+}
+
+func (d *desk) SearchLedger(_ context.Context, p wire.Peer, q act.Search) (act.Entries, error) {
+	return act.Entries{Entries: []json.RawMessage{[]byte(`{"index":7}`)}}, d.note(act.SearchLedger, p, q.Context)
+}
+
+func (d *desk) ShowEntry(_ context.Context, p wire.Peer, q act.Entry) (act.Document, error) {
+	return act.Document{Document: []byte(`{"index":7}`)}, d.note(act.ShowEntry, p, q.Context)
+}
+
+func (d *desk) ProveEntry(_ context.Context, p wire.Peer, q act.Entry) (act.Document, error) {
+	return act.Document{Document: []byte(`{"proof":7}`)}, d.note(act.ProveEntry, p, q.Context)
+}
+
+// ExportLedger writes more than an answer may have, and breaks off when the
+// trace says so.
+func (d *desk) ExportLedger(_ context.Context, p wire.Peer, q act.Plain, w io.Writer) error {
+	if err := d.note(act.ExportLedger, p, q.Context); err != nil {
+		return err
+	}
+	for range 3000 {
+		if _, err := io.WriteString(w, strings.Repeat("x", 1023)+"\n"); err != nil {
+			return err
+		}
+	}
+	if q.Trace == "break off" {
+		return errors.New("the disk is gone")
+	}
+	return nil
 }
 
 func (d *desk) OpenCredential(_ context.Context, p wire.Peer, q act.Plain) (act.Credential, error) {

@@ -116,8 +116,8 @@ func (l *peerListener) Accept() (net.Conn, error) {
 		}
 		p, err := credentials(c)
 		if err != nil || !l.server.known(p) {
-			c.Close()
 			l.server.refuse(Refusal{Peer: p, Reason: "this user may not connect"})
+			c.Close()
 			continue
 		}
 		select {

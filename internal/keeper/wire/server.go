@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -156,26 +157,72 @@ type route struct {
 	do    func(s *Server, ctx context.Context, r rawRequest) (any, error)
 }
 
+// streamed is the answer of an act that has written it already.
+type streamed struct{}
+
 // rawRequest is a request whose sender may ask for it.
 type rawRequest struct {
 	name  act.Name
 	scope scope
 	peer  Peer
 	body  *json.Decoder
+	out   *streamWriter
 }
 
 // serve makes a route's doing from the method of Acts.
 func serve[Q act.Request, A any](f func(context.Context, Peer, Q) (A, error)) func(*Server, context.Context, rawRequest) (any, error) {
 	return func(s *Server, ctx context.Context, r rawRequest) (any, error) {
-		var q Q
-		if err := r.body.Decode(&q); err != nil {
-			return nil, readFault(err)
-		}
-		if err := s.stated(q.Stated(), r); err != nil {
+		q, err := read[Q](s, r)
+		if err != nil {
 			return nil, err
 		}
+		ctx, cancel := context.WithTimeout(ctx, s.c.ActTime)
+		defer cancel()
 		return f(ctx, r.peer, q)
 	}
+}
+
+func read[Q act.Request](s *Server, r rawRequest) (q Q, err error) {
+	if err := r.body.Decode(&q); err != nil {
+		return q, readFault(err)
+	}
+	return q, s.stated(q.Stated(), r)
+}
+
+// stream makes a route's doing from a method that writes its answer bit by
+// bit. It may take as long as somebody reads: each write has its own time.
+func stream[Q act.Request](f func(context.Context, Peer, Q, io.Writer) error) func(*Server, context.Context, rawRequest) (any, error) {
+	return func(s *Server, ctx context.Context, r rawRequest) (any, error) {
+		q, err := read[Q](s, r)
+		if err != nil {
+			return nil, err
+		}
+		err = f(ctx, r.peer, q, r.out)
+		if err != nil && r.out.begun {
+			// What was sent can't be taken back. The reader sees a body that breaks
+			// off, which no export is.
+			panic(http.ErrAbortHandler)
+		}
+		return streamed{}, err
+	}
+}
+
+// streamWriter gives each write of a long answer its own time.
+type streamWriter struct {
+	w     http.ResponseWriter
+	time  time.Duration
+	begun bool
+}
+
+func (w *streamWriter) Write(b []byte) (int, error) {
+	if !w.begun {
+		w.begun = true
+		w.w.Header().Set("Content-Type", "application/jsonl")
+	}
+	if err := http.NewResponseController(w.w).SetWriteDeadline(time.Now().Add(w.time)); err != nil {
+		return 0, err
+	}
+	return w.w.Write(b)
 }
 
 func readFault(err error) error {
@@ -198,6 +245,7 @@ func (s *Server) stated(c act.Context, r rawRequest) error {
 		reason = "the request is for another region than this keeper's"
 	case c.Purpose == "" || c.Trace == "":
 		reason = "the request states no purpose or no trace id"
+	case r.scope == ofAny:
 	case r.scope >= ofTenant && c.Tenant == "", r.scope == ofConnection && c.Connection == "":
 		reason = "the request does not say for which tenant and connection"
 	case r.scope == ofRegion && (c.Tenant != "" || c.Connection != ""):
@@ -241,11 +289,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			WithHint("Add the act to the peer's grant in the keeper's settings, if it should."))
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.c.ActTime)
-	defer cancel()
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, rt.limit))
 	d.DisallowUnknownFields()
-	got, err := rt.do(s, ctx, rawRequest{name: name, scope: rt.scope, peer: peer, body: d})
+	got, err := rt.do(s, r.Context(), rawRequest{name: name, scope: rt.scope, peer: peer, body: d, out: &streamWriter{w: w, time: 2 * s.c.ActTime}})
+	if _, done := got.(streamed); done && err == nil {
+		return
+	}
 	s.answer(w, got, err)
 }
 

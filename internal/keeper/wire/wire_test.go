@@ -42,8 +42,14 @@ func walk(ctx context.Context, r *client.Remote) map[act.Name]error {
 	note(act.AssertClient, err)
 	_, err = r.ProvePossession(ctx, "acme", "mailbox", time.Minute)
 	note(act.ProvePossession, err)
-	_, err = r.IssueIdentity(ctx, "acme", "mailbox", "smtp-client", 1, time.Hour)
+	note(act.BindConnection, r.BindConnection(ctx, "acme", "mailbox", act.Binding{Host: "mx.acme.example", Port: 25}))
+	note(act.ReleaseConnection, r.ReleaseConnection(ctx, "acme", "mailbox"))
+	_, err = r.IssueIdentity(ctx, "acme", "mailbox", "smtp-client", act.Issue{Epoch: 1})
 	note(act.IssueIdentity, err)
+	_, err = r.MoveIdentity(ctx, act.Identity{ID: "i", Tenant: "acme", Connection: "mailbox", Purpose: "smtp-client"}, act.Staged)
+	note(act.MoveIdentity, err)
+	_, err = r.Identity(ctx, "1")
+	note(act.ListIdentities, err)
 	_, err = r.OpenCredential(ctx, client.Use{Tenant: "acme", Connection: "mailbox", Purpose: "smtp-auth", Trace: "t1"})
 	note(act.OpenCredential, err)
 	note(act.SetCredential, r.SetCredential(ctx, "acme", "mailbox", client.Credential{User: "u", Password: "p"}))
@@ -51,6 +57,14 @@ func walk(ctx context.Context, r *client.Remote) map[act.Name]error {
 	_, err = r.ListCredentials(ctx, "acme")
 	note(act.ListCredentials, err)
 	note(act.Order, r.Order(ctx, []byte("o")))
+	note(act.EnterEvents, r.EnterEvents(ctx, []act.Event{{Key: "k", Actor: "token:1", Act: "tenant.add"}}))
+	_, err = r.SearchLedger(ctx, "acme", "", act.Search{Act: "tenant.add"})
+	note(act.SearchLedger, err)
+	_, err = r.ShowEntry(ctx, 7)
+	note(act.ShowEntry, err)
+	_, err = r.ProveEntry(ctx, 7)
+	note(act.ProveEntry, err)
+	note(act.ExportLedger, r.ExportLedger(ctx, io.Discard))
 	_, err = r.Checkpoint(ctx)
 	note(act.Checkpoint, err)
 	_, err = r.Status(ctx)
@@ -81,6 +95,28 @@ func TestEveryAct(t *testing.T) {
 	}
 	if c := d.said[slices.Index(d.asked, act.OpenCredential)]; c.Trace != "t1" || c.Purpose != "smtp-auth" || c.Tenant != "acme" {
 		t.Errorf("%+v", c)
+	}
+}
+
+// A long answer comes whole, or its reader is told that it did not.
+func TestExport(t *testing.T) {
+	d := newDesk(t)
+	r := remote(t, d.serve(t, me(every()...)))
+	var whole bytes.Buffer
+	if err := r.ExportLedger(t.Context(), &whole); err != nil || whole.Len() != 3000<<10 {
+		t.Errorf("%d bytes: %v", whole.Len(), err)
+	}
+	if err := r.ExportLedger(client.WithTrace(t.Context(), "break off"), io.Discard); !fault.Is(err, fault.Later) {
+		t.Errorf("an export that broke off: %v", err)
+	}
+}
+
+func TestListPages(t *testing.T) {
+	d := newDesk(t)
+	r := remote(t, d.serve(t, me(every()...)))
+	got, err := r.ListIdentities(t.Context(), "", "")
+	if err != nil || len(got) != 2 || got[0].ID != "1" || got[1].ID != "2" {
+		t.Errorf("%v: %v", got, err)
 	}
 }
 

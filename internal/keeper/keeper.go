@@ -1,0 +1,101 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/breaker"
+	"github.com/sallyport-mail/sallyport/internal/keeper/keys"
+	"github.com/sallyport-mail/sallyport/internal/keeper/operator"
+	"github.com/sallyport-mail/sallyport/internal/keeper/seal"
+	"github.com/sallyport-mail/sallyport/internal/ledger"
+	"github.com/sallyport-mail/sallyport/internal/store"
+)
+
+// Config is what a keeper is made from.
+type Config struct {
+	DB     *store.KeeperDB
+	Dir    string // its own folder: what it imports, and what it knows beside its database
+	Region string
+	Base   string   // base domain: names of identities are below <region>.<base>
+	Hosts  []string // our host names that this region's listeners show certificates of
+	// KEKs opens data keys; the first is the one in force, under which new data
+	// keys are wrapped and to which an order may rotate the others.
+	KEKs []seal.KEK
+	// Driver is where new keys are made; nil is keys.Software.
+	Driver keys.Driver
+	// Drivers load keys that were made by others, by name.
+	Drivers map[string]keys.Driver
+
+	Operators []operator.Public
+	Witnesses []ledger.Witness
+	Retention time.Duration // of the texts of ledger entries, 0 for ever
+	Limit     int           // openings of credentials a minute, 0 is the breaker's own
+	Pool      int           // RSA keys kept ready, 0 is 4
+	Log       *slog.Logger
+	Now       func() time.Time
+}
+
+// Keeper is custody of one region.
+type Keeper struct {
+	c      Config
+	door   store.KeeperDoor
+	ledger *ledger.Ledger
+	watch  *breaker.Watch
+	seals  seals
+	out    outcomes
+	alarms alarms
+}
+
+// New opens the ledger and what else is kept. Nothing is done before Run, but
+// acts may come as soon as New has returned.
+func New(ctx context.Context, c Config) (*Keeper, error) {
+	const op = "keeper.New"
+	if c.DB == nil || c.Dir == "" || c.Region == "" || c.Base == "" || len(c.KEKs) == 0 {
+		return nil, fault.New(fault.Invalid, op, "a keeper has a database, a folder, a region, a base domain and a KEK").WithHint("Give all five.")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Driver == nil {
+		c.Driver = keys.Software{}
+	}
+	k := &Keeper{c: c, door: c.DB.Keeper(), watch: breaker.NewWatch(nil, c.Now)}
+	k.seals.init(k)
+	for _, step := range []func(context.Context) error{k.openLedger} {
+		if err := step(ctx); err != nil {
+			return nil, fault.Wrap(fault.KindOf(err), op, err)
+		}
+	}
+	k.out.init(k)
+	return k, nil
+}
+
+// Run does the background work until ctx ends: checkpoints and witnesses,
+// outcomes.
+func (k *Keeper) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	var ledgerErr error
+	// The ledger ends last, so that the last outcomes are covered.
+	ledgerCtx, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var log sync.WaitGroup
+	log.Go(func() { ledgerErr = k.ledger.Run(ledgerCtx) })
+	for _, work := range []func(context.Context){k.out.run} {
+		all.Go(func() { work(ctx) })
+	}
+	all.Wait()
+	end()
+	log.Wait()
+	return errors.Join(ledgerErr)
+}
+
+// now is the time as the database keeps it.
+func (k *Keeper) now() time.Time { return k.c.Now().UTC().Truncate(time.Microsecond) }
