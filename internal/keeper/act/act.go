@@ -305,16 +305,17 @@ type Events struct {
 // Search asks the ledger; Context's tenant and connection narrow it too.
 type Search struct {
 	Context
-	Act    string    `json:"act,omitempty"`
-	Actor  string    `json:"actor,omitempty"`
-	Of     string    `json:"of,omitempty"` // a trace id
-	Since  time.Time `json:"since,omitzero"`
-	Until  time.Time `json:"until,omitzero"`
-	Before int64     `json:"before,omitempty"` // entries with a lower index only; 0 is the end
-	Limit  int       `json:"limit,omitempty"`  // 0 means 100; at most 1000
+	Act   string    `json:"act,omitempty"`
+	Actor string    `json:"actor,omitempty"`
+	Of    string    `json:"of,omitempty"` // a trace id
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
+	From  int64     `json:"from,omitempty"`  // the first index
+	Limit int       `json:"limit,omitempty"` // 0 means 100; at most 1000
 }
 
-// Entries are ledger entries, newest first, as docs/ledger.md shows them.
+// Entries are ledger entries in the order of their indexes, as docs/ledger.md
+// shows them.
 type Entries struct {
 	Entries []json.RawMessage `json:"entries"`
 }

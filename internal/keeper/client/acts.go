@@ -144,8 +144,8 @@ func (r *Remote) EnterEvents(ctx context.Context, events []act.Event) error {
 	return err
 }
 
-// SearchLedger finds entries, newest first; the tenant, when there is one, and
-// what q asks for narrow it.
+// SearchLedger finds entries in the order of their indexes; the tenant, when
+// there is one, and what q asks for narrow it.
 func (r *Remote) SearchLedger(ctx context.Context, tenant, connection string, q act.Search) ([]json.RawMessage, error) {
 	q.Context = r.about(ctx, tenant, connection, purposeLedger)
 	got, err := ask[act.Entries](ctx, r, act.SearchLedger, q)
