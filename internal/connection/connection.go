@@ -26,10 +26,13 @@ type Config struct {
 	Resolver    dns.Resolver
 	Signers     client.Signers
 	Credentials client.Credentials
-	Roots       func() (pem []byte)   // system roots when nil
-	IsLocal     func(netip.Addr) bool // is that address ours? for loops; nil is no
-	MXPort      int                   // the internet's port, 0 is 25
-	Hello       string                // name of tests' sender, and their EHLO name without Dress
+	// Bind tells custody which partner a connection's secrets are for, before
+	// there is one; nil where custody knows no partners.
+	Bind    func(context.Context, Connection) error
+	Roots   func() (pem []byte)   // system roots when nil
+	IsLocal func(netip.Addr) bool // is that address ours? for loops; nil is no
+	MXPort  int                   // the internet's port, 0 is 25
+	Hello   string                // name of tests' sender, and their EHLO name without Dress
 	// Dress gives a test's candidate the source address and EHLO name that
 	// deliveries of the tenant's mail have; nil leaves it as it is.
 	Dress    func(c *Candidate, tenant string) error

@@ -33,11 +33,14 @@ type Config struct {
 
 	Operators []operator.Public
 	Witnesses []ledger.Witness
-	Retention time.Duration // of the texts of ledger entries, 0 for ever
-	Limit     int           // openings of credentials a minute, 0 is the breaker's own
-	Pool      int           // RSA keys kept ready, 0 is 4
-	Log       *slog.Logger
-	Now       func() time.Time
+	// WitnessFiles are paths of files that become witnesses with the ledger's
+	// own keys, which nobody outside knows before it is open.
+	WitnessFiles []string
+	Retention    time.Duration // of the texts of ledger entries, 0 for ever
+	Limit        int           // openings of credentials a minute, 0 is the breaker's own
+	Pool         int           // RSA keys kept ready, 0 is 4
+	Log          *slog.Logger
+	Now          func() time.Time
 }
 
 // Keeper is custody of one region.

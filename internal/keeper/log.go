@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -34,8 +35,16 @@ func (k *Keeper) openLedger(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	witnesses := slices.Clone(k.c.Witnesses)
+	for _, path := range k.c.WitnessFiles {
+		w, err := ledger.NewFileWitness(path, signer.Name(), own.Keys)
+		if err != nil {
+			return err
+		}
+		witnesses = append(witnesses, w)
+	}
 	k.ledger, err = ledger.Open(ctx, ledger.Config{
-		DB: k.c.DB, Region: k.c.Region, Signer: signer, Keys: own.Keys, Witnesses: k.c.Witnesses,
+		DB: k.c.DB, Region: k.c.Region, Signer: signer, Keys: own.Keys, Witnesses: witnesses,
 		Retention: k.c.Retention, Log: k.c.Log, Now: k.c.Now,
 	})
 	return err

@@ -221,3 +221,15 @@ func syncDir(dir string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
+
+// Left counts what is still in files: server pairs, passwords, and identities.
+func (f *Files) Left() (pairs, secrets, identities int) {
+	count := func(dir, ext string) int {
+		list, err := filepath.Glob(filepath.Join(quoteGlob(f.dir), dir, "*"+ext))
+		if err != nil {
+			return 0 // only a bad pattern is an error
+		}
+		return len(list)
+	}
+	return count(tlsDir, keyExt), count(secretsDir+"/*", ""), count(identitiesDir+"/*", keyExt)
+}
