@@ -33,21 +33,44 @@ func (k *Keeper) openLedger(ctx context.Context) error {
 	}
 	signer, err := k.logSigner(ctx, own)
 	if err != nil {
+		return k.asUnopened(err)
+	}
+	k.logKeys = own.Keys
+	if err := k.addWitnessFiles(signer.Name(), own.Keys); err != nil {
 		return err
 	}
-	witnesses := slices.Clone(k.c.Witnesses)
+	l, err := ledger.Open(ctx, ledger.Config{
+		DB: k.c.DB, Region: k.c.Region, Signer: signer, Keys: own.Keys, Witnesses: k.c.Witnesses,
+		Retention: k.c.Retention, Log: k.c.Log, Now: k.c.Now,
+	})
+	if err == nil {
+		k.ledger = l
+	}
+	return k.asUnopened(err)
+}
+
+// addWitnessFiles makes witnesses of the files that are named as such.
+func (k *Keeper) addWitnessFiles(origin string, keys []string) error {
+	k.c.Witnesses = slices.Clone(k.c.Witnesses)
 	for _, path := range k.c.WitnessFiles {
-		w, err := ledger.NewFileWitness(path, signer.Name(), own.Keys)
+		w, err := ledger.NewFileWitness(path, origin, keys)
 		if err != nil {
 			return err
 		}
-		witnesses = append(witnesses, w)
+		k.c.Witnesses = append(k.c.Witnesses, w)
 	}
-	k.ledger, err = ledger.Open(ctx, ledger.Config{
-		DB: k.c.DB, Region: k.c.Region, Signer: signer, Keys: own.Keys, Witnesses: witnesses,
-		Retention: k.c.Retention, Log: k.c.Log, Now: k.c.Now,
-	})
-	return err
+	return nil
+}
+
+// asUnopened takes a ledger that was tampered with for what it is: the keeper
+// does nothing any more, but tells how it stands and gives the ledger out as it
+// lies there, so that it can be said what was done to it.
+func (k *Keeper) asUnopened(err error) error {
+	if !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.Denied) {
+		return err
+	}
+	k.unopened = fault.Sentence(err)
+	return nil
 }
 
 func (k *Keeper) logPlace() seal.Place {
