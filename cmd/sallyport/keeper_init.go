@@ -59,6 +59,10 @@ next: sallyport keeper --data %s
 	return err
 }
 
+// triedPool is enough for trying out: each RSA key takes a second of the
+// processor when a keeper begins.
+const triedPool = 1
+
 // newKeeperConfig is a keeper for trying out: a KEK in a file, and one gateway
 // on this host.
 func newKeeperConfig(region, base string, hosts []string, uids []uint32) keeperConfig {
@@ -70,7 +74,7 @@ func newKeeperConfig(region, base string, hosts []string, uids []uint32) keeperC
 	}
 	c := keeperConfig{
 		Region: region, BaseDomain: base, Hosts: hosts, Store: "sqlite", Socket: socketName,
-		KEK: kekConfig{Driver: "file", File: kekName, PassphraseFile: passphraseName},
+		KEK: kekConfig{Driver: "file", File: kekName, PassphraseFile: passphraseName}, Pool: triedPool,
 	}
 	for _, uid := range uids {
 		c.Grants = append(c.Grants, grantConfig{UID: &uid, Acts: []string{allGateway}})

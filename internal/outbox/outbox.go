@@ -1,11 +1,9 @@
 package outbox
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -39,7 +37,7 @@ const (
 	look      = 250 * time.Millisecond // between two looks at an outbox that was empty
 	pause     = time.Second            // after a keeper did not answer, doubled at each try
 	pauseMost = 30 * time.Second
-	longest   = 1024 // bytes of a text, as the ledger takes it
+	longest   = 4 << 10 // bytes of a text; the ledger takes fewer, and the keeper says that it cut
 	mostBytes = 512 << 10
 )
 
@@ -138,41 +136,28 @@ func fitting(events []store.Waiting) []act.Event {
 	return out
 }
 
-// entryOf is an event as the ledger takes it: it was committed with its change
-// and has to be entered, whatever somebody has put into its texts.
+// entryOf is an event as it is brought. What the ledger does not take as it is,
+// the keeper cleans, and says so in the entry.
 func entryOf(w store.Waiting) act.Event {
 	return act.Event{
-		Key: w.Key(), Time: inRange(w.Time), Actor: cmp.Or(name(w.Actor), "unknown"), Act: cmp.Or(name(w.Act), "unknown"),
-		Tenant: name(w.Tenant), Connection: name(w.Connection),
+		Key: w.Key(), Time: inRange(w.Time), Actor: clip(w.Actor), Act: clip(w.Act), Tenant: clip(w.Tenant), Connection: clip(w.Connection),
 		Subject: clip(w.Subject), Purpose: clip(w.Purpose), Outcome: clip(w.Outcome),
 	}
 }
 
-// name is a text as a name of the ledger: UTF-8 without control characters.
-func name(s string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	return clip(strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f {
-			return '\uFFFD'
-		}
-		return r
-	}, s))
-}
-
-// clip cuts between characters.
+// clip bounds a text, between two characters, so that a request has bounds.
 func clip(s string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
 	if len(s) <= longest {
 		return s
 	}
 	end := longest
-	for !utf8.RuneStart(s[end]) {
+	for end > 0 && !utf8.RuneStart(s[end]) {
 		end--
 	}
 	return s[:end]
 }
 
-// inRange keeps a clock that was far off from holding up an event.
+// inRange is the time, if JSON has a year for it.
 func inRange(t time.Time) time.Time {
 	if y := t.UTC().Year(); y < 1970 || y > 9999 {
 		return time.Unix(0, 0).UTC()
