@@ -19,6 +19,8 @@ const (
 	alarmFrozen  = "frozen"
 
 	alarmRotation = "rotation"
+	alarmImport   = "import"
+	alarmRenewal  = "renewal"
 )
 
 // mostAlarms are kept in memory; all of them are in the ledger.

@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -13,33 +12,6 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/keeper/wire"
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
-
-// What a marker says, in as many bytes.
-const (
-	markedReal  = "genuine."
-	markedDecoy = "a decoy."
-)
-
-// markerOf seals whether a row is a decoy.
-func markerOf(dk *seal.DataKey, place seal.Place, decoy bool) ([]byte, error) {
-	word := markedReal
-	if decoy {
-		word = markedDecoy
-	}
-	place.Kind = seal.Marker
-	return dk.Seal(place, seal.NewSecret([]byte(word)))
-}
-
-// readMarker opens a marker. One that does not open is denied: a row without
-// its marker is not what the keeper wrote.
-func readMarker(dk *seal.DataKey, place seal.Place, blob []byte) (bool, error) {
-	place.Kind = seal.Marker
-	word, err := dk.Open(place, blob)
-	if err != nil {
-		return false, err
-	}
-	return bytes.Equal(word.Bytes(), []byte(markedDecoy)), nil
-}
 
 // notDecoy refuses a decoy, and raises the alarm: nothing legitimate uses one.
 // The answer says nothing that a thief does not know.

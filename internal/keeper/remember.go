@@ -16,6 +16,8 @@ const (
 	rememberBreaker   = "breaker"
 	rememberRotation  = "rotation"
 	rememberFrozen    = "frozen"
+	rememberRoot      = "root"   // certificate
+	rememberIssuer    = "issuer" // sealed
 )
 
 // recall reads what was remembered under a name into v; false when nothing was.

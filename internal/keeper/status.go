@@ -36,7 +36,7 @@ func (k *Keeper) Status(ctx context.Context, p wire.Peer, _ act.Plain) (act.Stat
 	if err := k.door.QueryRow(ctx, countShown).Scan(&s.Identities); err != nil {
 		return s, store.Fault(op, err)
 	}
-	if err := k.door.QueryRow(ctx, countSpares).Scan(&s.Spares); err != nil {
+	if err := k.door.QueryRow(ctx, countAllSpares).Scan(&s.Spares); err != nil {
 		return s, store.Fault(op, err)
 	}
 	var log any = ledger.Status{Error: k.unopened, Witnesses: []ledger.WitnessStatus{}}
