@@ -32,10 +32,7 @@ type custody struct {
 // openCustody makes the clients of the keepers, and runs those that have none
 // of their own. None is waited for: what needs one waits by itself.
 func (g *gateway) openCustody(context.Context) (err error) {
-	files, err := client.NewFiles(g.dir)
-	if err != nil {
-		return err
-	}
+	files := client.ExistingFiles(g.dir)
 	if n, err := files.Sweep(); err != nil || n > 0 {
 		g.log.Warn("custody was swept of files that a kill had left half written", "files", n, "error", err)
 	}

@@ -50,14 +50,13 @@ func (g *gateway) checkCustody(ctx context.Context) (bool, string, string) {
 
 // none are the reasons why a region's custody is none.
 func (s keeperState) none() []string {
-	var out []string
-	if s.child {
-		out = append(out, "the keeper runs as the gateway's user")
+	switch {
+	case s.child && (s.asleep || s.err != nil):
+		return []string{"The keeper is run by serve, under its own user."}
+	case s.err != nil || s.state.Custody != "none":
+		return nil
 	}
-	if s.asleep || s.err != nil || s.state.Custody != "none" {
-		return out
-	}
-	return append(out, s.state.Why...)
+	return s.state.Why
 }
 
 // filesLeft says which keys and passwords still are files of the gateway's.

@@ -81,13 +81,15 @@ func onAllThreads(call, a, b, c uintptr) error {
 type confines struct {
 	reason string
 	write  []string // folders
+	list   []string // folders, names alone
 	read   []string // folders and files
 	tcp    bool
 }
 
 // confinement is what the settings need.
 func confinement(dir string, c keeperConfig) confines {
-	n := confines{write: []string{dir}, read: []string{
+	// The store has the folder's own name on disk, for which it opens the one above.
+	n := confines{write: []string{dir}, list: []string{filepath.Dir(dir)}, read: []string{
 		"/proc", "/etc", "/run/systemd/resolve", "/usr/share", "/usr/local/share", "/usr/lib/ssl", "/var/lib/ca-certificates", // resolver, roots, time zones
 	}}
 	if c.Socket != "" {
@@ -168,14 +170,14 @@ func confine(n confines) error {
 		return errno
 	}
 	defer unix.Close(int(fd))
-	for _, path := range n.write {
-		if err := allow(fd, path, writeRights); err != nil {
-			return err
-		}
-	}
-	for _, path := range n.read {
-		if err := allow(fd, path, readRights); err != nil {
-			return err
+	for _, one := range []struct {
+		paths  []string
+		rights uint64
+	}{{n.write, writeRights}, {n.read, readRights}, {n.list, unix.LANDLOCK_ACCESS_FS_READ_DIR}} {
+		for _, path := range one.paths {
+			if err := allow(fd, path, one.rights); err != nil {
+				return err
+			}
 		}
 	}
 	return onAllThreads(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0)

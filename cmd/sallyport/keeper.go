@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -121,6 +122,7 @@ func startKeeper(ctx context.Context, dir string, cfg keeperConfig, log *slog.Lo
 		return nil, errors.Join(err, k.close())
 	}
 	k.run()
+	debug.FreeOSMemory() // what the passphrase's Argon2id took, 64 MiB by default
 	return k, nil
 }
 

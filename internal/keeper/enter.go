@@ -173,7 +173,9 @@ func (o *outcomes) write(ctx context.Context) bool {
 		return false
 	}
 	if _, err := o.k.ledger.AppendEach(ctx, batch); err != nil {
-		o.k.c.Log.Error("keeper: outcomes were not entered", "entries", n, "error", err)
+		if ctx.Err() == nil { // at the end they are written once more
+			o.k.c.Log.Error("keeper: outcomes were not entered", "entries", n, "error", err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):

@@ -55,6 +55,11 @@ func NewFiles(dir string) (*Files, error) {
 	return &Files{dir: dir, now: time.Now, pairs: make(map[string]*pair)}, nil
 }
 
+// ExistingFiles is NewFiles for what is there already: nothing is made.
+func ExistingFiles(dir string) *Files {
+	return &Files{dir: dir, now: time.Now, pairs: make(map[string]*pair)}
+}
+
 // Sweep removes what a kill has left half written, and returns how many files
 // that were. It is for the start, when nobody else writes: such a file may
 // hold a key or a password that nothing would ever remove.
