@@ -174,6 +174,7 @@ func (g *gateway) run() {
 	g.background("housekeeping", g.keepHouse)
 	g.background("outbox", g.outbox.Run)
 	g.background("secrets", g.bringSecrets)
+	g.background("keepers", g.resumeAfterKeepers)
 	g.background("alarm", g.alarm.Run)
 	for i, l := range g.cfg.Listeners {
 		rules := g.rules(l)

@@ -24,7 +24,7 @@ import (
 
 // keeperCmd is the keeper; init makes its folder.
 type keeperCmd struct {
-	Run  keeperRunCmd  `cmd:"" default:"withargs" help:"Run the keeper of one region: keys, secrets and the ledger. DIR is its own folder."`
+	Run  keeperRunCmd  `cmd:"" default:"withargs" help:"Run the keeper of one region; the word run may be left out. DIR is the keeper's own folder."`
 	Init keeperInitCmd `cmd:"" help:"Make the folder of a keeper."`
 }
 

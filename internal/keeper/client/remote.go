@@ -107,10 +107,10 @@ func (r *Remote) RegionName() string { return r.c.Region }
 // reachFresh is how long an answer vouches for the next.
 const reachFresh = time.Second
 
-// Reachable reports whether the keeper answers: it did within the last second,
-// or a connection to it can be made now.
+// Reachable reports whether a connection to the keeper can be made now. Over
+// TCP, where that costs a handshake, an answer of the last second will do.
 func (r *Remote) Reachable(ctx context.Context) bool {
-	if age := r.c.Now().Sub(time.UnixMicro(r.answered.Load())); age >= 0 && age < reachFresh {
+	if age := r.c.Now().Sub(time.UnixMicro(r.answered.Load())); r.c.Address != "" && age >= 0 && age < reachFresh {
 		return true
 	}
 	c, err := r.dial(ctx, "", "")
