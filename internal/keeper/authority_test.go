@@ -88,11 +88,11 @@ func (r *rig) offline(t *testing.T, at *clock, file string) {
 		t.Errorf("%+v", got)
 	}
 	at.now = end.Add(-10 * day)
-	if i := r.issued(t, "acme", client, 0); !i.NotAfter.Equal(end) {
+	if i := r.issued(t, "acme", ofClient, 0); !i.NotAfter.Equal(end) {
 		t.Errorf("it ends %v, its issuer %v", i.NotAfter, end)
 	}
 	at.now = end.Add(time.Hour)
-	if _, err := r.IssueIdentity(t.Context(), someone(), act.Issue{Context: of("acme", client)}); !fault.Is(err, fault.Later) || !strings.Contains(fault.HintOf(err), rootKeyFile) {
+	if _, err := r.IssueIdentity(t.Context(), someone(), act.Issue{Context: of("acme", ofClient)}); !fault.Is(err, fault.Later) || !strings.Contains(fault.HintOf(err), rootKeyFile) {
 		t.Errorf("%v", err)
 	}
 	r.wrongRoot(t)
@@ -102,7 +102,7 @@ func (r *rig) offline(t *testing.T, at *clock, file string) {
 	if err := r.tendAuthority(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.verify(t, r.issued(t, "acme", client, 0), x509.ExtKeyUsageClientAuth)
+	r.verify(t, r.issued(t, "acme", ofClient, 0), x509.ExtKeyUsageClientAuth)
 }
 
 // quiet forgets alarms.
@@ -162,7 +162,7 @@ func TestEndingIdentities(t *testing.T) {
 	at := &clock{time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}
 	r := newRig(t, func(c *Config) { c.Now, c.Hosts = at.Now, nil })
 	r.bound(t, "acme")
-	r.to(t, r.issued(t, "acme", client, 0), act.Active)
+	r.to(t, r.issued(t, "acme", ofClient, 0), act.Active)
 	for days, want := range map[int]int{20: 0, 25: 1} {
 		r.quiet()
 		at.now = time.Date(2026, 5, 4+days, 3, 2, 1, 0, time.UTC)
