@@ -262,14 +262,14 @@ func TestImportRefuses(t *testing.T) {
 
 // When the newest has ended and the one before has not, that one is shown.
 func TestNewestUnended(t *testing.T) {
-	at := &clock{time.Now()}
+	at := &clock{now: time.Now()}
 	r := newRig(t, func(c *Config) { c.Now = at.Now })
 	self := r.shownBy(t, mx)
-	c := r.pair(t, mx, p256(t), at.now.Add(-time.Hour), at.now.Add(time.Hour))
+	c := r.pair(t, mx, p256(t), at.Now().Add(-time.Hour), at.Now().Add(time.Hour))
 	if err := r.tendHosts(t.Context()); err != nil || !r.shownBy(t, mx).Equal(c) {
 		t.Fatal(err)
 	}
-	at.now = at.now.Add(2 * time.Hour)
+	at.set(at.Now().Add(2 * time.Hour))
 	for range 2 {
 		if err := r.tendHosts(t.Context()); err != nil || !r.shownBy(t, mx).Equal(self) {
 			t.Fatal(err)
