@@ -172,6 +172,23 @@ func TestRootKeyLeft(t *testing.T) {
 	}
 }
 
+// A root key that cannot be used when the issuer is due stops no start.
+func TestStartWithoutRenewal(t *testing.T) {
+	at := &clock{now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}
+	set := func(c *Config) { c.Now, c.Hosts = at.Now, nil }
+	r := newRig(t, set)
+	first := r.authority.online.Certificate
+	r.end()
+	if err := os.Chmod(filepath.Join(r.dir, rootKeyFile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	at.set(at.Now().Add(80 * day))
+	r = openRig(t, r.dir, r.kek, set)
+	if got := r.alarms.recent(); !r.authority.online.Certificate.Equal(first) || len(got) != 1 || got[0].Kind != alarmIssuer || !strings.Contains(got[0].Text, "10 days") {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestEndingIdentities(t *testing.T) {
 	at := &clock{now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}
 	r := newRig(t, func(c *Config) { c.Now, c.Hosts = at.Now, nil })

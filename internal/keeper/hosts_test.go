@@ -198,6 +198,20 @@ func TestImportAgain(t *testing.T) {
 	}
 }
 
+// The key's bytes are gone from the file before its name is.
+func TestOverwrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := overwrite(path); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "\x00\x00\x00\x00\x00\x00" {
+		t.Errorf("%q %v", got, err)
+	}
+}
+
 // What cannot be used stays where it is, with an alarm; what is half there and
 // young is waited for.
 func TestImportRefuses(t *testing.T) {
