@@ -20,7 +20,7 @@ func TestBackup(t *testing.T) {
 	const secret, other = "a password to be looked for", "a second one of them"
 	s := newStaff(t)
 	eachRig(t, func(t *testing.T, r *rig) {
-		r.bound(t, "mx.acme.example", "acme/mailbox", "globex/mailbox")
+		r.bindTo(t, "mx.acme.example", "acme/mailbox", "globex/mailbox")
 		r.set(t, "acme/mailbox", "some user", secret)
 		r.set(t, "globex/mailbox", "some user", other)
 		planted, err := r.order(t, sign(t, operator.PlantDecoy, "", plant("acme/journal"), s.anna))

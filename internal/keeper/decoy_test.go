@@ -21,7 +21,7 @@ func plant(connection string) map[string]string {
 func TestDecoy(t *testing.T) {
 	s := newStaff(t)
 	eachRig(t, func(t *testing.T, r *rig) {
-		r.bound(t, "mx.acme.example", "acme/mailbox")
+		r.bindTo(t, "mx.acme.example", "acme/mailbox")
 		r.set(t, "acme/mailbox", "u@acme.example", "a real password of theirs")
 		got, err := r.order(t, sign(t, operator.PlantDecoy, "", plant("acme/journal"), s.anna))
 		if err != nil || len(got.Secret) < 20 {
@@ -47,7 +47,7 @@ func TestDecoy(t *testing.T) {
 			if err := use(); !fault.Is(err, fault.Denied) || strings.Contains(err.Error(), "decoy") {
 				t.Errorf("use %d: %v", i, err)
 			}
-			if !r.alarmed(alarmDecoy) {
+			if !r.hasAlarm(alarmDecoy) {
 				t.Errorf("use %d: no alarm", i)
 			}
 		}
@@ -81,7 +81,7 @@ func TestDecoysLookAlike(t *testing.T) {
 	eachRig(t, func(t *testing.T, r *rig) {
 		for i := range 4 {
 			name := fmt.Sprintf("acme/real%d", i)
-			r.bound(t, "mx.acme.example", name)
+			r.bindTo(t, "mx.acme.example", name)
 			r.set(t, name, "someone@acme.example", strings.Repeat("x", 5+9*i))
 			if _, err := r.open(name); err != nil {
 				t.Fatal(err)

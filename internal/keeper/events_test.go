@@ -137,7 +137,7 @@ func TestRefusals(t *testing.T) {
 		r.Refused(wire.Refusal{Peer: wire.Peer{Local: true, UID: 33, PID: int32(i)}, Act: "open-credential\x00", Context: about("x\x01"), Reason: "the act is beyond what this peer may ask for"})
 	}
 	r.Refused(wire.Refusal{Reason: "this user may not connect"})
-	until(t, "the alarm", func() bool { return r.alarmed(alarmRefused) })
+	within(t, "the alarm", func() bool { return r.hasAlarm(alarmRefused) })
 	r.end()
 	r = r.again(t)
 	sum := int64(0)

@@ -20,7 +20,7 @@ func (r *rig) identities(t testing.TB, states ...string) {
 	t.Helper()
 	for _, one := range states {
 		id, state, _ := strings.Cut(one, " ")
-		r.sql(t, `INSERT INTO keeper_identity (id, tenant, connection, purpose, epoch, name, state, issuer, driver, algorithm, handle, binding, chain, sha256,
+		r.edit(t, `INSERT INTO keeper_identity (id, tenant, connection, purpose, epoch, name, state, issuer, driver, algorithm, handle, binding, chain, sha256,
 			not_before, not_after, announced, explanation, marker, created_at, changed_at)
 			VALUES ($1, 'acme', 'mailbox', 'smtp-client', 1, 'n', $2, 'builtin', 'software', 'ecdsa-p256', $3, '{}', '', '', 0, 0, 0, '', $3, 0, 0)`, id, state, []byte("x"))
 	}
@@ -117,7 +117,7 @@ func copyTree(t testing.TB, from, to string) {
 func TestOldCopyPutBack(t *testing.T) {
 	s := newStaff(t)
 	r := newRig(t, s.known)
-	r.bound(t, "mx.acme.example", "acme/mailbox")
+	r.bindTo(t, "mx.acme.example", "acme/mailbox")
 	r.set(t, "acme/mailbox", "u", "p")
 	r.identities(t, "a active", "b staged", "c retired", "d compromised", "e wanted")
 	r.end()
@@ -128,7 +128,7 @@ func TestOldCopyPutBack(t *testing.T) {
 	if _, err := r.open("acme/mailbox"); err != nil {
 		t.Fatalf("nothing was done to it: %v", err)
 	}
-	r.sql(t, `UPDATE keeper_identity SET state = 'retired' WHERE id = 'b'`)
+	r.edit(t, `UPDATE keeper_identity SET state = 'retired' WHERE id = 'b'`)
 	r.end()
 	copyTree(t, old, filepath.Join(r.dir, "db"))
 
@@ -176,7 +176,7 @@ func TestOlderLog(t *testing.T) {
 	eachRig(t, func(t *testing.T, r *rig) {
 		cut := func(size int64) {
 			for _, q := range []string{`DELETE FROM ledger_entry WHERE idx >= $1`, `DELETE FROM ledger_checkpoint WHERE size > $1`} {
-				r.sql(t, q, size)
+				r.edit(t, q, size)
 			}
 		}
 		enter := func(what string, n int) {
@@ -286,9 +286,9 @@ func TestWitnessKnowsMore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		until(t, "the witness agrees", func() bool { return r.ledger.Status().Witnesses[0].Size >= c.Size })
+		within(t, "the witness agrees", func() bool { return r.ledger.Status().Witnesses[0].Size >= c.Size })
 	}
-	r.bound(t, "mx.acme.example", "acme/mailbox")
+	r.bindTo(t, "mx.acme.example", "acme/mailbox")
 	r.set(t, "acme/mailbox", "u", "p")
 	sign1()
 	r.end()
@@ -296,7 +296,7 @@ func TestWitnessKnowsMore(t *testing.T) {
 	copyTree(t, r.dir, old) // with what lies beside it
 
 	r = r.again(t)
-	until(t, "it acts", func() bool { _, err := r.open("acme/mailbox"); return err == nil })
+	within(t, "it acts", func() bool { _, err := r.open("acme/mailbox"); return err == nil })
 	sign1()
 	r.end()
 	copyTree(t, old, r.dir)
@@ -304,7 +304,7 @@ func TestWitnessKnowsMore(t *testing.T) {
 	if _, err := r.open("acme/mailbox"); !fault.Is(err, fault.Later) {
 		t.Errorf("before the witness has answered: %v", err)
 	}
-	until(t, "it is frozen", func() bool { return r.frozen.reason() != "" })
+	within(t, "it is frozen", func() bool { return r.frozen.reason() != "" })
 	r.atRest(t, "")
 	r.end()
 	if err := os.Rename(seen, seen+".away"); err != nil {
@@ -320,7 +320,7 @@ func TestWitnessKnowsMore(t *testing.T) {
 	}
 	r.end()
 	r = r.again(t)
-	until(t, "the witness is overruled", func() bool {
+	within(t, "the witness is overruled", func() bool {
 		_, err := r.open("acme/mailbox")
 		return err == nil && r.ledger.Status().Witnesses[0].RolledBack
 	})
@@ -349,7 +349,7 @@ func TestTamperedLedger(t *testing.T) {
 		}
 		r.end()
 		r = r.again(t)
-		r.sql(t, `UPDATE ledger_entry SET payload = $1 WHERE idx = 7`, bytes.Replace(payload, []byte(e.Subject), []byte("subject 8"), 1))
+		r.edit(t, `UPDATE ledger_entry SET payload = $1 WHERE idx = 7`, bytes.Replace(payload, []byte(e.Subject), []byte("subject 8"), 1))
 		r.end()
 		r = r.again(t)
 		r.atRest(t, "the entry 7 is not what it was")

@@ -33,8 +33,8 @@ const (
 
 	deleteState store.KeeperSQL = `DELETE FROM keeper_state WHERE name = $1`
 
-	countShown      store.KeeperSQL = `SELECT COUNT(*) FROM keeper_identity WHERE state = 'staged' OR state = 'active' OR state = 'retiring'`
-	countSpares     store.KeeperSQL = `SELECT COUNT(*) FROM keeper_spare`
+	countAccepted   store.KeeperSQL = `SELECT COUNT(*) FROM keeper_identity WHERE state = 'staged' OR state = 'active' OR state = 'retiring'`
+	countSpareKeys  store.KeeperSQL = `SELECT COUNT(*) FROM keeper_spare`
 	selectUnretired store.KeeperSQL = `SELECT COUNT(*) FROM keeper_identity WHERE id = $1 AND state <> 'retired' AND state <> 'compromised'`
 	// retireOthers retires some of those that an operator did not name; $1 are
 	// their ids, each between commas. The region's own issuers stay: they are

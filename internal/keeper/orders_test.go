@@ -56,7 +56,7 @@ func (r *rig) order(t testing.TB, raw []byte) (act.Ordered, error) {
 func TestBreakerAndCampaign(t *testing.T) {
 	s := newStaff(t)
 	eachRig(t, func(t *testing.T, r *rig) {
-		r.bound(t, "mx.acme.example", "acme/mailbox")
+		r.bindTo(t, "mx.acme.example", "acme/mailbox")
 		r.set(t, "acme/mailbox", "u", "p")
 		for i := range 5 {
 			if _, err := r.open("acme/mailbox"); err != nil {
@@ -68,7 +68,7 @@ func TestBreakerAndCampaign(t *testing.T) {
 				t.Fatalf("beyond the limit: %+v: %v", got, err)
 			}
 		}
-		if !r.alarmed(alarmBreaker) {
+		if !r.hasAlarm(alarmBreaker) {
 			t.Error("no alarm")
 		}
 		r.end()
@@ -178,7 +178,7 @@ func TestOrdersThatDoNotCount(t *testing.T) {
 func TestChangeBinding(t *testing.T) {
 	s := newStaff(t)
 	eachRig(t, func(t *testing.T, r *rig) {
-		r.bound(t, "mx.acme.example", "acme/mailbox")
+		r.bindTo(t, "mx.acme.example", "acme/mailbox")
 		r.set(t, "acme/mailbox", "u", "p")
 		if _, err := r.open("acme/mailbox"); err != nil {
 			t.Fatal(err)

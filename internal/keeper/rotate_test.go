@@ -186,7 +186,7 @@ func TestRotationKilled(t *testing.T) {
 		old, next := kekFile(t, filepath.Join(dir, "old")), kekFile(t, filepath.Join(dir, "new"))
 		r := openRigAt(t, dir, at, old, s.known)
 		r.manyTenants(t, many)
-		r.bound(t, "mx.acme.example", "t00003/mailbox", "t01100/mailbox")
+		r.bindTo(t, "mx.acme.example", "t00003/mailbox", "t01100/mailbox")
 		r.set(t, "t00003/mailbox", "u", "of three")
 		r.set(t, "t01100/mailbox", "u", "of eleven hundred")
 		r.end()
@@ -200,7 +200,7 @@ func TestRotationKilled(t *testing.T) {
 		if left := r.keks(t, next.ID()); left < 100 || left > many-700+1 {
 			t.Errorf("%d of %d are left after it was killed", left, many)
 		}
-		until(t, "the rotation ends", func() bool {
+		within(t, "the rotation ends", func() bool {
 			for _, c := range []string{"t00003/mailbox", "t01100/mailbox"} { // used meanwhile
 				if _, err := r.open(c); err != nil && !fault.Is(err, fault.Later) {
 					t.Fatal(err)
@@ -242,7 +242,7 @@ func TestRotationKilled(t *testing.T) {
 // lift sets the breaker back, should the openings of a test have tripped it.
 func lift(t testing.TB, r *rig) {
 	t.Helper()
-	r.sql(t, `DELETE FROM keeper_state WHERE name = 'breaker'`)
+	r.edit(t, `DELETE FROM keeper_state WHERE name = 'breaker'`)
 	if err := r.openBreaker(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -268,12 +268,12 @@ func TestRotation(t *testing.T) {
 		t.Error("rows were moved without an order")
 	}
 	// A row that was edited stays, and is told of.
-	r.sql(t, `UPDATE keeper_datakey SET blob = (SELECT blob FROM keeper_datakey WHERE tenant = 't00001') WHERE tenant = 't00002'`)
+	r.edit(t, `UPDATE keeper_datakey SET blob = (SELECT blob FROM keeper_datakey WHERE tenant = 't00001') WHERE tenant = 't00002'`)
 	got, err := r.order(t, sign(t, operator.RotateKEK, next.ID(), nil, s.bert))
 	if err != nil || !strings.HasPrefix(got.Text, "251 data keys") { // the ledger's too
 		t.Fatalf("%+v: %v", got, err)
 	}
-	until(t, "it waits", func() bool { return strings.Contains(r.rotation.progress(), "away") })
+	within(t, "it waits", func() bool { return strings.Contains(r.rotation.progress(), "away") })
 	if _, err := r.order(t, sign(t, operator.RotateKEK, next.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) {
 		t.Errorf("a second time: %v", err)
 	}
@@ -283,12 +283,12 @@ func TestRotation(t *testing.T) {
 	}
 	<-away
 	away <- false
-	until(t, "it ends", func() bool { return r.rotation.progress() == "" })
-	if left := r.keks(t, next.ID()); left != 1 || !r.alarmed(alarmRotation) {
+	within(t, "it ends", func() bool { return r.rotation.progress() == "" })
+	if left := r.keks(t, next.ID()); left != 1 || !r.hasAlarm(alarmRotation) {
 		t.Errorf("%d are left", left)
 	}
 	all := r.entries(t)
-	until(t, "the end is entered", func() bool {
+	within(t, "the end is entered", func() bool {
 		for _, e := range all {
 			if e.Act == operator.RotateKEK && strings.Contains(e.Outcome, "1 of 251 data keys did not open") {
 				return true
