@@ -162,11 +162,11 @@ func TestStatus(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, c.set...)
-			key := filepath.Join(r.dir, rootKey)
+			key := filepath.Join(r.dir, rootKeyFile)
 			if err := os.Remove(key); err != nil && !errors.Is(err, os.ErrNotExist) {
 				t.Fatal(err)
 			}
-			if slices.Contains(c.why, rootKey) {
+			if slices.Contains(c.why, rootKeyFile) {
 				if err := os.WriteFile(key, nil, 0o600); err != nil {
 					t.Fatal(err)
 				}

@@ -20,8 +20,8 @@ const (
 	custodyKept = "kept"
 )
 
-// rootKey is the file of a region's root key, should it lie here.
-const rootKey = "root.key"
+// rootKeyFile is the file of a region's root key, should it lie here.
+const rootKeyFile = "root.key"
 
 // Status is of wire.Acts. It answers whatever state the keeper is in.
 func (k *Keeper) Status(ctx context.Context, p wire.Peer, _ act.Plain) (act.State, error) {
@@ -62,8 +62,8 @@ func (k *Keeper) custody(p wire.Peer) (string, []string) {
 	if len(k.c.Witnesses) == 0 {
 		why = append(why, "The ledger has no witness: that an old copy was put back, or two logs are shown, can't be told. Name one in the keeper's settings.")
 	}
-	if _, err := os.Stat(filepath.Join(k.c.Dir, rootKey)); err == nil {
-		why = append(why, "The key of the region's root lies in the keeper's folder: take "+rootKey+" to a place that is offline.")
+	if _, err := os.Stat(filepath.Join(k.c.Dir, rootKeyFile)); err == nil {
+		why = append(why, "The key of the region's root lies in the keeper's folder: take "+rootKeyFile+" to a place that is offline.")
 	}
 	return custody, why
 }
