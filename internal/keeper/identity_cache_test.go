@@ -58,7 +58,7 @@ func TestOtherDriver(t *testing.T) {
 	if err := r.shake(t, of("acme", ofClient), one.SHA256); !fault.Is(err, fault.Later) || fault.HintOf(err) == "" {
 		t.Errorf("%v", err)
 	}
-	if n, err := r.identities(t.Context()); err != nil || n != 2 { // and the host's
+	if n, err := r.accepted(t.Context()); err != nil || n != 2 { // and the host's
 		t.Errorf("%d may be shown: %v", n, err)
 	}
 }
