@@ -43,6 +43,8 @@ docs:
 bench: deps
 	$(GO) test -run '^$$' -bench RowLimit -benchtime 2s ./internal/store
 	$(GO) test -run '^$$' -bench Append ./internal/ledger
+	$(GO) test -run '^$$' -bench Issue -benchtime 36100x ./internal/keeper
+	$(GO) test -run '^$$' -bench Handshake -benchtime 20000x ./internal/keeper
 	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -run TestMillion ./internal/ledger
 	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -timeout 60m -run TestBench ./test
 

@@ -68,7 +68,7 @@ func (s *Server) routes(a Acts) map[act.Name]route {
 		act.BindConnection:    {ofConnection, small, serve(a.BindConnection)},
 		act.ReleaseConnection: {ofConnection, small, serve(a.ReleaseConnection)},
 		act.IssueIdentity:     {ofConnection, small, serve(a.IssueIdentity)},
-		act.MoveIdentity:      {ofConnection, small, serve(a.MoveIdentity)},
+		act.MoveIdentity:      {ofAny, small, serve(a.MoveIdentity)},
 		act.ListIdentities:    {ofAny, small, serve(a.ListIdentities)},
 		act.OpenCredential:    {ofConnection, small, serve(a.OpenCredential)},
 		act.SetCredential:     {ofConnection, small, serve(a.SetCredential)},
