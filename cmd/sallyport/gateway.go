@@ -37,6 +37,7 @@ type gateway struct {
 	store       *store.Store
 	tenants     *tenant.Registry
 	custody     *client.Files
+	keepers     keepers // nil: there is none
 	resolver    dns.Resolver
 	connections *connection.Registry
 	directory   *directory.Directory

@@ -25,7 +25,7 @@ func (s *server) register(mux *http.ServeMux) []byte {
 	r.api.UseMiddleware(s.gate)
 	for _, subject := range []func(*router){
 		health, tenants, domains, recipients, connections, credentials, tokens,
-		messages, queued, bulk, held, destinations, stops, lists, status, backup,
+		messages, queued, bulk, held, destinations, stops, lists, status, backup, books,
 	} {
 		subject(r)
 	}
