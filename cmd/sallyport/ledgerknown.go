@@ -14,7 +14,9 @@ import (
 // the newest checkpoint of each origin.
 type known struct {
 	keys    []string
-	anchors []anchor // one of an origin
+	files   []string
+	origins [][]string // of the checkpoints in each file
+	anchors []anchor   // one of an origin
 }
 
 type anchor struct {
@@ -24,7 +26,7 @@ type anchor struct {
 
 // readKnown takes keys as they are given and checkpoints from files.
 func readKnown(keys, files []string) (known, error) {
-	k := known{keys: keys}
+	k := known{keys: keys, files: files}
 	for _, path := range files {
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -35,11 +37,14 @@ func readKnown(keys, files []string) (known, error) {
 			return k, fault.New(fault.Invalid, "", path+" holds no checkpoint").
 				WithHint("Give a checkpoint as docs/ledger.md shows it, a proof, or the file of a witness.")
 		}
+		var origins []string
 		for _, n := range notes {
 			origin, _, _ := strings.Cut(n, "\n")
+			origins = append(origins, origin)
 			k.anchors = slices.DeleteFunc(k.anchors, func(a anchor) bool { return a.origin == origin })
 			k.anchors = append(k.anchors, anchor{origin, []byte(n)})
 		}
+		k.origins = append(k.origins, origins)
 	}
 	return k, nil
 }
@@ -121,9 +126,9 @@ func (k known) allUsed(regions []string) error {
 			return usage("the key of "+plain(keyOrigin(key))+" is of no ledger that is verified here", "Leave it out, or name its region with --region.")
 		}
 	}
-	for _, a := range k.anchors {
-		if !used(a.origin) {
-			return usage("the anchor of "+plain(a.origin)+" is of no ledger that is verified here", "Leave it out, or name its region with --region.")
+	for i, origins := range k.origins {
+		if !slices.ContainsFunc(origins, used) {
+			return usage("the anchor "+k.files[i]+" is of no ledger that is verified here", "Leave it out, or name its region with --region.")
 		}
 	}
 	return nil
