@@ -123,5 +123,13 @@ func (b *books) Order(ctx context.Context, region string, order []byte) (api.Ord
 
 // giveOrder hands an order to a keeper.
 func giveOrder(ctx context.Context, k *client.Remote, order []byte) (api.Ordered, error) {
-	return api.Ordered{}, k.Order(ctx, order)
+	got, err := k.Order(ctx, order)
+	if err != nil {
+		return api.Ordered{}, err
+	}
+	a := api.Ordered{Text: &got.Text}
+	if got.Secret != "" {
+		a.Secret = &got.Secret
+	}
+	return a, nil
 }

@@ -110,14 +110,14 @@ func (c *cell) Status(context.Context, wire.Peer, act.Plain) (act.State, error) 
 	return act.State{Region: c.region, Ledger: marshal(c.t, c.ledger.Status()), LedgerKeys: []string{c.key}}, nil
 }
 
-func (c *cell) Order(ctx context.Context, p wire.Peer, q act.SignedOrder) (act.Done, error) {
+func (c *cell) Order(ctx context.Context, p wire.Peer, q act.SignedOrder) (act.Ordered, error) {
 	v, err := c.verifier.Verify(ctx, q.Order)
 	if err != nil {
-		return act.Done{}, err
+		return act.Ordered{}, err
 	}
 	_, err = c.ledger.Append(ctx, ledger.Entry{Source: ledger.Witnessed, Actor: strings.Join(v.Signers(), "+"), Act: v.Order().Act,
 		Subject: v.Order().Subject, Outcome: "done", Purpose: p.String()})
-	return act.Done{}, err
+	return act.Ordered{Text: "done"}, err
 }
 
 // Spend is of operator.Nonces.

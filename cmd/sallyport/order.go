@@ -33,7 +33,7 @@ const orderLife = 24 * time.Hour
 const maxOrderFile = 256 << 10
 
 type orderMake struct {
-	Act     string            `arg:"" help:"What is ordered: change-binding, open-campaign, lift-breaker, thaw, rotate-kek, restore; docs/keys.md has the list."`
+	Act     string            `arg:"" help:"What is ordered: change-binding, open-campaign, lift-breaker, thaw, rotate-kek, restore, plant-decoy, release-decoy; docs/keys.md has the list."`
 	Region  string            `required:"" help:"The region whose keeper it is for." placeholder:"R"`
 	Subject string            `help:"What it is of, such as acme/mailbox." placeholder:"S"`
 	Set     map[string]string `help:"A parameter, K=V. Can be given several times." mapsep:"none" placeholder:"K=V"`
@@ -276,7 +276,7 @@ func (e *env) agree(raw []byte, file, name string) error {
 
 type orderSubmit struct {
 	File   string `arg:"" help:"The order's file."`
-	Socket string `help:"Socket of the region's keeper, to go past the gateway: for orders with a secret in them." type:"path" placeholder:"PATH"`
+	Socket string `help:"Socket of the region's keeper, to go past the gateway: for decoys, and orders with a secret in them." type:"path" placeholder:"PATH"`
 }
 
 func (c *orderSubmit) Run(e *env) error {
@@ -297,8 +297,8 @@ func (c *orderSubmit) Run(e *env) error {
 
 func (c *orderSubmit) submit(e *env, o operator.Order, raw []byte) (json.RawMessage, error) {
 	if c.Socket == "" {
-		if name := secretIn(o); name != "" {
-			return nil, fault.New(fault.Denied, "", "the order has a secret in it ("+name+"), which the gateway is not to see").
+		if why := notByGateway(o); why != "" {
+			return nil, fault.New(fault.Denied, "", why+", which the gateway is not to know").
 				WithHint("Hand it to the keeper itself: --socket PATH, on the keeper's host.")
 		}
 		return e.call("POST", "/v1/orders", nil, map[string]any{"region": o.Region, "order": json.RawMessage(raw)})
@@ -315,11 +315,15 @@ func (c *orderSubmit) submit(e *env, o operator.Order, raw []byte) (json.RawMess
 	return json.Marshal(got)
 }
 
-// secretIn names a parameter that is a secret.
-func secretIn(o operator.Order) string {
+// notByGateway says why an order must not pass the gateway: which rows are
+// decoys only the keeper can tell, and a secret in an order is not its to see.
+func notByGateway(o operator.Order) string {
+	if o.Act == operator.PlantDecoy || o.Act == operator.ReleaseDecoy {
+		return "the order says which row is a decoy"
+	}
 	for _, name := range slices.Sorted(maps.Keys(o.Parameters)) {
 		if hidden(name, o.Parameters[name]) != o.Parameters[name] {
-			return name
+			return "the order has a secret in it, " + exact(name)
 		}
 	}
 	return ""

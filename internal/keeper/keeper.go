@@ -36,19 +36,29 @@ type Config struct {
 	Retention time.Duration // of the texts of ledger entries, 0 for ever
 	Limit     int           // openings of credentials a minute, 0 is the breaker's own
 	Pool      int           // RSA keys kept ready, 0 is 4
-	Log       *slog.Logger
-	Now       func() time.Time
+	// SameUser: the gateway runs under the keeper's own user.
+	SameUser bool
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
 // Keeper is custody of one region.
 type Keeper struct {
-	c      Config
-	door   store.KeeperDoor
-	ledger *ledger.Ledger
-	watch  *breaker.Watch
-	seals  seals
-	out    outcomes
-	alarms alarms
+	c        Config
+	door     store.KeeperDoor
+	ledger   *ledger.Ledger // nil: it does not open
+	unopened string         // why
+	logKeys  []string       // verifier keys of the ledger
+	watch    *breaker.Watch
+	breaker  *breaker.Breaker
+	orders   *operator.Verifier
+	seals    seals
+	out      outcomes
+	alarms   alarms
+	openings openings
+	refusals refusals
+	rotation rotation
+	frozen   freezing
 }
 
 // New opens the ledger and what else is kept. Nothing is done before Run, but
@@ -69,12 +79,15 @@ func New(ctx context.Context, c Config) (*Keeper, error) {
 	}
 	k := &Keeper{c: c, door: c.DB.Keeper(), watch: breaker.NewWatch(nil, c.Now)}
 	k.seals.init(k)
-	for _, step := range []func(context.Context) error{k.openLedger} {
+	k.out.init(k)
+	k.openings.init(k)
+	k.refusals.init(k)
+	k.rotation.init(k)
+	for _, step := range []func(context.Context) error{k.openLedger, k.openFrozen, k.openBreaker, k.openOrders, k.openRotation} {
 		if err := step(ctx); err != nil {
 			return nil, fault.Wrap(fault.KindOf(err), op, err)
 		}
 	}
-	k.out.init(k)
 	return k, nil
 }
 
@@ -86,14 +99,23 @@ func (k *Keeper) Run(ctx context.Context) error {
 	// The ledger ends last, so that the last outcomes are covered.
 	ledgerCtx, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	var log sync.WaitGroup
-	log.Go(func() { ledgerErr = k.ledger.Run(ledgerCtx) })
-	for _, work := range []func(context.Context){k.out.run} {
+	var log, out sync.WaitGroup
+	if k.ledger != nil {
+		log.Go(func() { ledgerErr = k.ledger.Run(ledgerCtx) })
+	}
+	// What leaves outcomes ends before they do.
+	outCtx, endOut := context.WithCancel(context.WithoutCancel(ctx))
+	defer endOut()
+	out.Go(func() { k.out.run(outCtx) })
+	for _, work := range []func(context.Context){k.openings.run, k.refusals.run, k.rotation.run, k.stand} {
 		all.Go(func() { work(ctx) })
 	}
 	all.Wait()
+	endOut()
+	out.Wait()
 	end()
 	log.Wait()
+	k.keepNewest()
 	return errors.Join(ledgerErr)
 }
 

@@ -32,13 +32,28 @@ func (k *Keeper) openLedger(ctx context.Context) error {
 	}
 	signer, err := k.logSigner(ctx, own)
 	if err != nil {
-		return err
+		return k.asUnopened(err)
 	}
-	k.ledger, err = ledger.Open(ctx, ledger.Config{
+	k.logKeys = own.Keys
+	l, err := ledger.Open(ctx, ledger.Config{
 		DB: k.c.DB, Region: k.c.Region, Signer: signer, Keys: own.Keys, Witnesses: k.c.Witnesses,
 		Retention: k.c.Retention, Log: k.c.Log, Now: k.c.Now,
 	})
-	return err
+	if err == nil {
+		k.ledger = l
+	}
+	return k.asUnopened(err)
+}
+
+// asUnopened takes a ledger that was tampered with for what it is: the keeper
+// does nothing any more, but tells how it stands and gives the ledger out as it
+// lies there, so that it can be said what was done to it.
+func (k *Keeper) asUnopened(err error) error {
+	if !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.Denied) {
+		return err
+	}
+	k.unopened = fault.Sentence(err)
+	return nil
 }
 
 func (k *Keeper) logPlace() seal.Place {

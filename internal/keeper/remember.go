@@ -13,6 +13,9 @@ import (
 // Names of what the keeper remembers of itself.
 const (
 	rememberLedgerKey = "ledger-key" // sealed
+	rememberBreaker   = "breaker"
+	rememberRotation  = "rotation"
+	rememberFrozen    = "frozen"
 )
 
 // recall reads what was remembered under a name into v; false when nothing was.

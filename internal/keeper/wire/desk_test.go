@@ -235,8 +235,8 @@ func (d *desk) ListCredentials(_ context.Context, p wire.Peer, q act.Plain) (act
 	return act.CredentialList{Credentials: []act.CredentialInfo{{Connection: "mailbox", SetAt: at, LastOpened: &at}}}, d.note(act.ListCredentials, p, q.Context)
 }
 
-func (d *desk) Order(_ context.Context, p wire.Peer, q act.SignedOrder) (act.Done, error) {
-	return act.Done{}, d.note(act.Order, p, q.Context)
+func (d *desk) Order(_ context.Context, p wire.Peer, q act.SignedOrder) (act.Ordered, error) {
+	return act.Ordered{Text: "so be it"}, d.note(act.Order, p, q.Context)
 }
 
 func (d *desk) Checkpoint(_ context.Context, p wire.Peer, q act.Plain) (act.Log, error) {
