@@ -58,19 +58,17 @@ func anchorNotes(text string) []string {
 	if json.Unmarshal([]byte(text), &p) == nil {
 		text = p.Checkpoint
 	}
-	var notes []string
-	for {
-		note, rest, more := strings.Cut(text, end)
-		switch {
-		case more:
-			notes = append(notes, strings.TrimRight(note, "\n")+"\n")
-		case len(notes) == 0 && strings.Contains(text, "\n\n"):
-			return []string{strings.TrimRight(text, "\n") + "\n"}
-		default:
-			return notes
-		}
-		text = rest
+	records := strings.Split(text, end)
+	if len(records) > 1 {
+		records = records[:len(records)-1]
 	}
+	var notes []string
+	for _, r := range records {
+		if r = strings.TrimRight(r, "\n"); strings.Contains(r, "\n\n") { // text, an empty line, signatures
+			notes = append(notes, r+"\n")
+		}
+	}
+	return notes
 }
 
 // originOf tells whether a log of that name is a region's: sallyport.<region>,
