@@ -116,7 +116,7 @@ func (k *Keeper) unopenedWhy(context.Context) (string, error) {
 // that somebody else may leave.
 func (k *Keeper) restoredWhy(ctx context.Context) (string, error) {
 	var at time.Time
-	there, err := k.recall(ctx, RestoredMark, &at)
+	there, err := k.recall(ctx, rememberRestored, &at)
 	if err != nil {
 		return "", err
 	}
@@ -398,7 +398,7 @@ func (k *Keeper) endFrozen(ctx context.Context) error {
 		return err
 	}
 	err := k.door.Change(ctx, func(tx store.KeeperTx) error {
-		_, err := tx.Exec(deleteState, RestoredMark)
+		_, err := tx.Exec(deleteState, rememberRestored)
 		return err
 	})
 	if err != nil {

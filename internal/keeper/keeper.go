@@ -33,9 +33,12 @@ type Config struct {
 
 	Operators []operator.Public
 	Witnesses []ledger.Witness
-	Retention time.Duration // of the texts of ledger entries, 0 for ever
-	Limit     int           // openings of credentials a minute, 0 is the breaker's own
-	Pool      int           // RSA keys kept ready, 0 is 4
+	// MoreWitnesses makes those that have to know the log's origin and keys,
+	// which come into being with it; nil: there are none.
+	MoreWitnesses func(origin string, keys []string) ([]ledger.Witness, error)
+	Retention     time.Duration // of the texts of ledger entries, 0 for ever
+	Limit         int           // openings of credentials a minute, 0 is the breaker's own
+	Pool          int           // RSA keys kept ready, 0 is 4
 	// SameUser: the gateway runs under the keeper's own user.
 	SameUser bool
 	Log      *slog.Logger

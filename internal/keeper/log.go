@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -35,6 +36,13 @@ func (k *Keeper) openLedger(ctx context.Context) error {
 		return k.asUnopened(err)
 	}
 	k.logKeys = own.Keys
+	if k.c.MoreWitnesses != nil {
+		more, err := k.c.MoreWitnesses(signer.Name(), own.Keys)
+		if err != nil {
+			return err
+		}
+		k.c.Witnesses = append(slices.Clone(k.c.Witnesses), more...)
+	}
 	l, err := ledger.Open(ctx, ledger.Config{
 		DB: k.c.DB, Region: k.c.Region, Signer: signer, Keys: own.Keys, Witnesses: k.c.Witnesses,
 		Retention: k.c.Retention, Log: k.c.Log, Now: k.c.Now,

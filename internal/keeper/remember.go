@@ -16,6 +16,7 @@ const (
 	rememberBreaker   = "breaker"
 	rememberRotation  = "rotation"
 	rememberFrozen    = "frozen"
+	rememberRestored  = "restored" // in a backup alone: when it was made
 )
 
 // recall reads what was remembered under a name into v; false when nothing was.

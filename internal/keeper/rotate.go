@@ -32,10 +32,9 @@ type rotationState struct {
 type rotation struct {
 	k    *Keeper
 	wake chan struct{}
-	// wait is the pause after a failure that may pass; a test has a shorter one.
-	wait time.Duration
 
 	mu    sync.Mutex
+	wait  time.Duration  // the pause after a failure that may pass
 	state *rotationState // nil: none is under way
 	done  int64
 	why   string // why it does not go on
@@ -159,11 +158,12 @@ func (r *rotation) run(ctx context.Context) {
 			r.k.c.Log.Warn("keeper: the rotation of the KEK waits", "error", err)
 			r.mu.Lock()
 			r.why = fault.Sentence(err)
+			wait := r.wait
 			r.mu.Unlock()
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(r.wait):
+			case <-time.After(wait):
 			}
 		}
 	}

@@ -33,10 +33,10 @@ func (k *Keeper) Status(ctx context.Context, p wire.Peer, _ act.Plain) (act.Stat
 		LedgerKeys: k.logKeys, Alarms: k.alarms.recent(),
 	}
 	s.Custody, s.Why = k.custody(p)
-	if err := k.door.QueryRow(ctx, countShown).Scan(&s.Identities); err != nil {
+	if err := k.door.QueryRow(ctx, countAccepted).Scan(&s.Identities); err != nil {
 		return s, store.Fault(op, err)
 	}
-	if err := k.door.QueryRow(ctx, countSpares).Scan(&s.Spares); err != nil {
+	if err := k.door.QueryRow(ctx, countSpareKeys).Scan(&s.Spares); err != nil {
 		return s, store.Fault(op, err)
 	}
 	var log any = ledger.Status{Error: k.unopened, Witnesses: []ledger.WitnessStatus{}}
