@@ -37,7 +37,6 @@ type gateway struct {
 	store       *store.Store
 	tenants     *tenant.Registry
 	custody     *client.Files
-	keepers     keepers // nil: there is none
 	resolver    dns.Resolver
 	connections *connection.Registry
 	directory   *directory.Directory
@@ -55,6 +54,8 @@ type gateway struct {
 	stopRooms []func()   // ends the background work, last started first
 	running   sync.WaitGroup
 	closers   []func(context.Context) error // of what knows things in memory only
+
+	keepers keepers // what has the ledgers; nil: there is none
 }
 
 // startGateway opens, constructs in order, and runs. What was opened is closed
