@@ -199,7 +199,7 @@ func writeWhole(path string, fill func(io.Writer) error) (size int64, err error)
 		err = os.Rename(f.Name(), path)
 	}
 	if err == nil {
-		err = syncFolder(filepath.Dir(path))
+		err = syncParent(path)
 	}
 	if err != nil {
 		return 0, cannot(err)
@@ -207,8 +207,9 @@ func writeWhole(path string, fill func(io.Writer) error) (size int64, err error)
 	return size, nil
 }
 
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
+// syncParent makes sure that a file's name is on disk, as its bytes are.
+func syncParent(path string) error {
+	d, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
