@@ -23,7 +23,7 @@ func TestBackup(t *testing.T) {
 		r.bindTo(t, "mx.acme.example", "acme/mailbox", "globex/mailbox")
 		r.set(t, "acme/mailbox", "some user", secret)
 		r.set(t, "globex/mailbox", "some user", other)
-		planted, err := r.order(t, sign(t, operator.PlantDecoy, "", plant("acme/journal"), s.anna))
+		planted, err := r.order(t, signOrder(t, operator.PlantDecoy, "", plant("acme/journal"), s.anna))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +61,7 @@ func TestBackup(t *testing.T) {
 			n.end()
 			n = n.again(t)
 			n.atRest(t, "backup of")
-			if _, err := n.order(t, sign(t, operator.Thaw, "", nil, s.anna, s.bert)); err != nil {
+			if _, err := n.order(t, signOrder(t, operator.Thaw, "", nil, s.anna, s.bert)); err != nil {
 				t.Fatal(err)
 			}
 			if got := n.states(t); got != "a retired, b retired" {

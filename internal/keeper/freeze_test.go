@@ -135,19 +135,19 @@ func TestOldCopyPutBack(t *testing.T) {
 	r = r.again(t)
 	r.atRest(t, "old copy")
 	r.readableStill(t)
-	if _, err := r.order(t, sign(t, operator.RotateKEK, r.kek.ID(), nil, s.anna)); !fault.Is(err, fault.Later) {
+	if _, err := r.order(t, signOrder(t, operator.RotateKEK, r.kek.ID(), nil, s.anna)); !fault.Is(err, fault.Later) {
 		t.Errorf("another order: %v", err)
 	}
-	if _, err := r.order(t, sign(t, operator.Thaw, "", nil, s.anna)); !fault.Is(err, fault.Denied) {
+	if _, err := r.order(t, signOrder(t, operator.Thaw, "", nil, s.anna)); !fault.Is(err, fault.Denied) {
 		t.Errorf("one person: %v", err)
 	}
-	if _, err := r.order(t, sign(t, operator.Thaw, "", map[string]string{"keep": "a,c"}, s.anna, s.bert)); !fault.Is(err, fault.Invalid) {
+	if _, err := r.order(t, signOrder(t, operator.Thaw, "", map[string]string{"keep": "a,c"}, s.anna, s.bert)); !fault.Is(err, fault.Invalid) {
 		t.Errorf("keep a retired one: %v", err)
 	}
 	r.end()
 	r = r.again(t)
 	r.atRest(t, "not the one") // still, though it has grown
-	got, err := r.order(t, sign(t, operator.Thaw, "", map[string]string{"keep": "a"}, s.anna, s.bert))
+	got, err := r.order(t, signOrder(t, operator.Thaw, "", map[string]string{"keep": "a"}, s.anna, s.bert))
 	if err != nil || !strings.Contains(got.Text, "2 identities") {
 		t.Fatalf("%+v: %v", got, err)
 	}
@@ -227,13 +227,13 @@ func TestOlderLog(t *testing.T) {
 		r.readableStill(t)
 
 		// Operators may first say that this log counts, and later what lives on.
-		if _, err := r.order(t, sign(t, operator.Restore, "", nil, s.anna, s.bert)); err != nil {
+		if _, err := r.order(t, signOrder(t, operator.Restore, "", nil, s.anna, s.bert)); err != nil {
 			t.Fatal(err)
 		}
 		r.end()
 		r = r.again(t)
 		r.atRest(t, "not the one")
-		if _, err := r.order(t, sign(t, operator.Thaw, "", map[string]string{"keep": "all"}, s.anna, s.bert)); err != nil {
+		if _, err := r.order(t, signOrder(t, operator.Thaw, "", map[string]string{"keep": "all"}, s.anna, s.bert)); err != nil {
 			t.Fatal(err)
 		}
 		if got := r.states(t); got != "a active" {
@@ -262,7 +262,7 @@ func TestRestoredMark(t *testing.T) {
 	}
 	r = r.again(t)
 	r.atRest(t, "restored")
-	if _, err := r.order(t, sign(t, operator.Thaw, "", nil, s.bert, s.anna)); err != nil {
+	if _, err := r.order(t, signOrder(t, operator.Thaw, "", nil, s.bert, s.anna)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(mark); !os.IsNotExist(err) || r.states(t) != "a retired" {
@@ -315,7 +315,7 @@ func TestWitnessKnowsMore(t *testing.T) {
 	if err := os.Rename(seen+".away", seen); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.order(t, sign(t, operator.Thaw, "", nil, s.anna, s.bert)); err != nil {
+	if _, err := r.order(t, signOrder(t, operator.Thaw, "", nil, s.anna, s.bert)); err != nil {
 		t.Fatal(err)
 	}
 	r.end()
@@ -358,7 +358,7 @@ func TestTamperedLedger(t *testing.T) {
 			"show":   func() error { _, err := r.ShowEntry(t.Context(), someone(), act.Entry{}); return err },
 			"prove":  func() error { _, err := r.ProveEntry(t.Context(), someone(), act.Entry{}); return err },
 			"sign":   func() error { _, err := r.Checkpoint(t.Context(), someone(), act.Plain{}); return err },
-			"order":  func() error { _, err := r.order(t, sign(t, operator.Thaw, "", nil, s.anna, s.bert)); return err },
+			"order":  func() error { _, err := r.order(t, signOrder(t, operator.Thaw, "", nil, s.anna, s.bert)); return err },
 		} {
 			if err := do(); !fault.Is(err, fault.Later) || fault.HintOf(err) == "" {
 				t.Errorf("%s: %v", name, err)

@@ -191,7 +191,7 @@ func TestRotationKilled(t *testing.T) {
 		r.set(t, "t01100/mailbox", "u", "of eleven hundred")
 		r.end()
 
-		q := rotating{Dir: dir, Files: at.Dir, URL: at.URL, Operator: s.anna.Public().String(), Order: sign(t, operator.RotateKEK, next.ID(), nil, s.anna)}
+		q := rotating{Dir: dir, Files: at.Dir, URL: at.URL, Operator: s.anna.Public().String(), Order: signOrder(t, operator.RotateKEK, next.ID(), nil, s.anna)}
 		killAt(t, q, 200)
 		q.Order = nil
 		killAt(t, q, 700)
@@ -261,7 +261,7 @@ func TestRotation(t *testing.T) {
 	r.rotation.mu.Lock()
 	r.rotation.wait = time.Millisecond
 	r.rotation.mu.Unlock()
-	if _, err := r.order(t, sign(t, operator.RotateKEK, old.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) || fault.HintOf(err) == "" {
+	if _, err := r.order(t, signOrder(t, operator.RotateKEK, old.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) || fault.HintOf(err) == "" {
 		t.Errorf("to the one that is not in force: %v", err)
 	}
 	if r.keks(t, old.ID()) != 0 {
@@ -269,12 +269,12 @@ func TestRotation(t *testing.T) {
 	}
 	// A row that was edited stays, and is told of.
 	r.edit(t, `UPDATE keeper_datakey SET blob = (SELECT blob FROM keeper_datakey WHERE tenant = 't00001') WHERE tenant = 't00002'`)
-	got, err := r.order(t, sign(t, operator.RotateKEK, next.ID(), nil, s.bert))
+	got, err := r.order(t, signOrder(t, operator.RotateKEK, next.ID(), nil, s.bert))
 	if err != nil || !strings.HasPrefix(got.Text, "251 data keys") { // the ledger's too
 		t.Fatalf("%+v: %v", got, err)
 	}
 	within(t, "it waits", func() bool { return strings.Contains(r.rotation.progress(), "away") })
-	if _, err := r.order(t, sign(t, operator.RotateKEK, next.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) {
+	if _, err := r.order(t, signOrder(t, operator.RotateKEK, next.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) {
 		t.Errorf("a second time: %v", err)
 	}
 	state, err := r.Status(t.Context(), someone(), act.Plain{})
@@ -300,7 +300,7 @@ func TestRotation(t *testing.T) {
 	r.end()
 	// A row under a KEK that was not given stops an order before it begins.
 	r = r.again(t, func(c *Config) { c.KEKs = []seal.KEK{next} })
-	if _, err := r.order(t, sign(t, operator.RotateKEK, next.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), old.ID()) {
+	if _, err := r.order(t, signOrder(t, operator.RotateKEK, next.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), old.ID()) {
 		t.Errorf("without the old one: %v", err)
 	}
 }
