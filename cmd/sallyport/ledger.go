@@ -46,7 +46,7 @@ func (v ledgerEntryView) of() string {
 	if v.Connection == "" {
 		return dash(v.Tenant)
 	}
-	return v.Tenant + "/" + v.Connection
+	return dash(v.Tenant) + "/" + v.Connection
 }
 
 // result is the outcome, and of which entry it is.

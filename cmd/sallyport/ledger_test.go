@@ -49,7 +49,7 @@ func TestLedgerSearchVerb(t *testing.T) {
 	d := newDesk(t, "us", "uk")
 	_, err := d.tenants.Add(t.Context(), "system", tenant.Tenant{Name: "t1", Region: "us"})
 	must(t, err)
-	d.cells["us"].fill(2500)
+	d.cells["us"].fill(1300)
 	_, err = d.cells["us"].ledger.Append(t.Context(), ledger.Entry{Source: ledger.Asserted, Actor: "token:1", Act: "domain.add", Tenant: "t1", Subject: "\x1b[2Jbad", Outcome: "refused: no"})
 	must(t, err)
 	d.cells["uk"].fill(1)
@@ -58,9 +58,10 @@ func TestLedgerSearchVerb(t *testing.T) {
 		args string
 		want int
 	}{
-		{"", 2501}, {"--limit 1200", 1200}, {"--limit 7", 7}, {"--tenant t1", 834}, {"--tenant t0 --limit 3", 3}, {"--act domain.add", 1},
-		{"--actor token:1", 1}, {"--trace trace7", 1}, {"--connection mailbox --since 1h", 2500}, {"--until 1h", 0}, {"--region uk", 1},
+		{"", 1301}, {"--limit 1200", 1200}, {"--limit 7", 7}, {"--tenant t1", 434}, {"--tenant t0 --limit 3", 3}, {"--act domain.add", 1},
+		{"--actor token:1", 1}, {"--trace trace7", 1}, {"--connection mailbox --since 1h", 1300}, {"--until 1h", 0}, {"--region uk", 1},
 	} {
+		d.cells["us"].short = !d.cells["us"].short // an answer may be short for its length
 		var all []map[string]any
 		d.cli(strings.Fields("ledger search --json "+c.args)...).ok(t, &all)
 		if len(all) != c.want {
@@ -78,7 +79,7 @@ func TestLedgerSearchVerb(t *testing.T) {
 		}
 	}
 	text := d.cli("ledger", "search", "--act", "domain.add").ok(t, nil).out
-	for _, want := range []string{"INDEX", "TENANT/CONNECTION", "2500", "token:1", "domain.add", "t1", `"\x1b[2Jbad"`, "refused: no"} {
+	for _, want := range []string{"INDEX", "TENANT/CONNECTION", "1300", "token:1", "domain.add", "t1", `"\x1b[2Jbad"`, "refused: no"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q lacks %q", text, want)
 		}

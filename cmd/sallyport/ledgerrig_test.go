@@ -48,6 +48,7 @@ type cell struct {
 	socket   string
 	verifier *operator.Verifier
 	spent    map[[16]byte]bool
+	short    bool // its answers have fewer entries than are asked for
 }
 
 func newCell(t testing.TB, region string) *cell {
@@ -86,6 +87,9 @@ func (c *cell) SearchLedger(ctx context.Context, _ wire.Peer, q act.Search) (act
 	found, err := c.ledger.Search(ctx, ledger.Filter{Tenant: q.Tenant, Connection: q.Connection, Act: q.Act, Actor: q.Actor, Trace: q.Of,
 		Since: q.Since, Until: q.Until, From: q.From, Limit: q.Limit})
 	var all act.Entries
+	if c.short {
+		found = found[:(len(found)+1)/2]
+	}
 	for _, e := range found {
 		all.Entries = append(all.Entries, marshal(c.t, e))
 	}

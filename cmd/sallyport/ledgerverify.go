@@ -34,8 +34,8 @@ type regionReport struct {
 
 // allReports is what was found of all; what it says beside ok is of the first.
 type allReports struct {
+	OK bool `json:"ok"`
 	audit.Report
-	OK      bool           `json:"ok"`
 	Regions []regionReport `json:"regions"`
 }
 

@@ -244,6 +244,30 @@ func TestLedgerSearch(t *testing.T) {
 	}
 }
 
+// Left out, the region is that of the tenant that is named or asks; one that
+// there is no more has none.
+func TestLedgerRegion(t *testing.T) {
+	r, s := newBooksRig(t, "us", "uk")
+	_, err := r.tenants.Add(t.Context(), "system", tenant.Tenant{Name: "crown", Region: "uk"})
+	must(t, err)
+	s.enter(t, "us", of("left"), of("crown"), of("crown"))
+	s.enter(t, "uk", of("crown"))
+	token := r.token(tenant.Admin, "crown")
+	for _, c := range []struct{ query, token, want string }{
+		{"?tenant=crown", r.operator, "0"}, {"?limit=9", token, "0"}, {"?region=us", token, "1 2"}, {"?tenant=left", r.operator, "0"},
+		{"?tenant=left&region=uk", r.operator, ""}, {"?limit=9", r.operator, "0 1 2"},
+	} {
+		if got := r.indexes(c.query, c.token); got != c.want {
+			t.Errorf("%s: %q, want %q", c.query, got, c.want)
+		}
+	}
+	for path, status := range map[string]int{"0": 200, "1": 404, "1?region=us": 200, "0?region=us": 404, "0/proof": 200, "0/proof?region=us": 404} {
+		if a := r.call("GET", "/v1/ledger/entries/"+path, token, nil); a.status != status {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+}
+
 // The fields of the contract, null when absent.
 func TestLedgerEntry(t *testing.T) {
 	r, s := newBooksRig(t, "us")
