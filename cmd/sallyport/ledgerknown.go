@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -28,11 +29,11 @@ type anchor struct {
 func readKnown(keys, files []string) (known, error) {
 	k := known{keys: keys, files: files}
 	for _, path := range files {
-		raw, err := os.ReadFile(path)
+		text, err := readTail(path)
 		if err != nil {
 			return k, fault.New(fault.Missing, "", "cannot read the anchor: "+err.Error()).WithHint("Name a file with a checkpoint.")
 		}
-		notes := anchorNotes(string(raw))
+		notes := anchorNotes(text)
 		if len(notes) == 0 {
 			return k, fault.New(fault.Invalid, "", path+" holds no checkpoint").
 				WithHint("Give a checkpoint as docs/ledger.md shows it, a proof, or the file of a witness.")
@@ -49,16 +50,42 @@ func readKnown(keys, files []string) (known, error) {
 	return k, nil
 }
 
+// anchorTail is how much of a long file is read: the file of a witness grows by
+// a checkpoint a minute, and the last of each region are wanted.
+const anchorTail = 1 << 20
+
+// readTail reads a file, or the whole records at the end of a long one.
+func readTail(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return "", err
+	}
+	from := max(0, size-anchorTail)
+	raw, err := io.ReadAll(io.NewSectionReader(f, from, anchorTail))
+	text := string(raw)
+	if from > 0 {
+		_, text, _ = strings.Cut(text, recordEnd) // the first may be a part of one
+	}
+	return text, err
+}
+
+// recordEnd is what ends each checkpoint in a witness's file (docs/ledger.md).
+const recordEnd = "\n-- \n"
+
 // anchorNotes are the checkpoints of a file, oldest first: one alone, that of a
 // proof, or those of a witness, each ended by a line of "-- ". What a crash left
 // of the last line of a witness has no such end.
 func anchorNotes(text string) []string {
-	const end = "\n-- \n"
 	var p struct{ Checkpoint string }
 	if json.Unmarshal([]byte(text), &p) == nil {
 		text = p.Checkpoint
 	}
-	records := strings.Split(text, end)
+	records := strings.Split(text, recordEnd)
 	if len(records) > 1 {
 		records = records[:len(records)-1]
 	}

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -18,6 +21,24 @@ func TestOriginOf(t *testing.T) {
 		if got := originOf(c.origin, c.region); got != c.want {
 			t.Errorf("%q of %q: %v", c.origin, c.region, got)
 		}
+	}
+}
+
+// The file of a witness has grown for years: its last checkpoints are read.
+func TestAnchorOfALongFile(t *testing.T) {
+	note := func(n int) string {
+		return fmt.Sprintf("sallyport.us.example.com\n%d\nnND/nri/U0xuHUrYSy0HtMeal2vzD9V4k/BO79C+QeI=\n\n— sallyport.us.example.com az3grl\n", n)
+	}
+	var b strings.Builder
+	for n := range 2 * anchorTail / len(note(10_000)) {
+		b.WriteString(note(n) + recordEnd)
+	}
+	b.WriteString(note(1_000_000) + recordEnd)
+	path := filepath.Join(t.TempDir(), "witness")
+	must(t, os.WriteFile(path, []byte(b.String()), 0o600))
+	k, err := readKnown(nil, []string{path})
+	if err != nil || len(k.anchors) != 1 || string(k.anchors[0].note) != note(1_000_000) {
+		t.Errorf("%+v %v", k.anchors, err)
 	}
 }
 

@@ -229,6 +229,9 @@ type orderSign struct {
 }
 
 func (c *orderSign) Run(e *env) error {
+	if c.File == "-" {
+		return usage("the signature is added to the file, and standard input is none", "Name the order's file.")
+	}
 	raw, err := e.readOrder(c.File)
 	if err != nil {
 		return err

@@ -97,7 +97,7 @@ func books(r *router) {
 	on(r, http.MethodGet, "/v1/ledger/entries", "Search a region's ledger, oldest first", r.searchLedger)
 	on(r, http.MethodGet, "/v1/ledger/entries/{index}", "Show an entry", r.showEntry)
 	on(r, http.MethodGet, "/v1/ledger/entries/{index}/proof", "Prove that an entry stands in the ledger", r.proveEntry)
-	on(r, http.MethodGet, "/v1/ledger/export", "Stream a region's whole ledger", r.exportLedger, within(exportTime), streams(exportType))
+	on(r, http.MethodGet, "/v1/ledger/export", "Stream a region's whole ledger", r.exportLedger, within(exportTime), streams(exportType), atOnce(exports))
 	on(r, http.MethodPost, "/v1/orders", "Hand a signed order to a region's keeper", r.order, secretAnswer)
 }
 

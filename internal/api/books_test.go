@@ -32,6 +32,8 @@ type shelf struct {
 	verify  map[string]*operator.Verifier
 	away    map[string]bool // regions whose keeper does not answer
 	cut     int             // an export breaks off after so many bytes, 0 for not
+	begun   chan bool       // an export says that it has begun, and waits until
+	resume  chan bool       // this is closed; nil for neither
 }
 
 func newShelf(t testing.TB, regions ...string) *shelf {
@@ -119,6 +121,10 @@ func (s *shelf) Export(ctx context.Context, region string, w io.Writer) error {
 	l, err := s.find(region)
 	if err != nil {
 		return err
+	}
+	if s.begun != nil {
+		s.begun <- true
+		<-s.resume
 	}
 	if s.cut > 0 {
 		w = &cutter{w, s.cut}
@@ -354,6 +360,30 @@ func TestLedgerExport(t *testing.T) {
 	defer resp.Body.Close()
 	if body, err := io.ReadAll(resp.Body); err == nil || len(body) > s.cut {
 		t.Errorf("an export that broke off looks whole: %d bytes", len(body))
+	}
+}
+
+// So many exports at a time, and no more: each holds a keeper's connection.
+func TestLedgerExportsAtOnce(t *testing.T) {
+	r, s := newBooksRig(t, "us")
+	s.enter(t, "us", of("acme"))
+	const most = 4
+	s.begun, s.resume = make(chan bool), make(chan bool)
+	answers := make(chan answer)
+	for range most {
+		go func() { answers <- r.call("GET", "/v1/ledger/export", r.operator, nil) }()
+	}
+	for range most {
+		<-s.begun
+	}
+	if a := r.call("GET", "/v1/ledger/export", r.operator, nil); a.status != 503 || a.problem(t).Hint == "" {
+		t.Errorf("one more: %d %s", a.status, a.body)
+	}
+	close(s.resume)
+	for range most {
+		if a := <-answers; a.status != 200 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 const (
 	exportType = "application/jsonl"
+	exports    = 4               // at a time: each is a connection to a keeper
 	exportTime = 6 * time.Hour   // of a whole export
 	exportWait = 2 * time.Minute // for a reader to take a piece of it
 )

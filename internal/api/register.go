@@ -90,8 +90,11 @@ func upTo(bytes int64, callers int) option {
 }
 
 // alone runs once at a time.
-func alone() option {
-	t := newTurn(1)
+func alone() option { return atOnce(1) }
+
+// atOnce runs for so many callers at a time.
+func atOnce(callers int) option {
+	t := newTurn(callers)
 	return func(r *rule, _ *huma.Operation) { r.running = t }
 }
 
