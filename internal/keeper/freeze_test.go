@@ -29,7 +29,7 @@ func (r *rig) identities(t testing.TB, states ...string) {
 // states are the identities' by id.
 func (r *rig) states(t testing.TB) string {
 	t.Helper()
-	rows, err := r.door.Query(t.Context(), `SELECT id, state FROM keeper_identity ORDER BY id`)
+	rows, err := r.door.Query(t.Context(), `SELECT id, state FROM keeper_identity WHERE tenant = 'acme' ORDER BY id`)
 	if err != nil {
 		t.Fatal(err)
 	}

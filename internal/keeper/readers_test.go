@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +25,7 @@ import (
 func TestReaders(t *testing.T) {
 	eachRig(t, func(t *testing.T, r *rig) {
 		ctx := t.Context()
+		first := r.ledger.Size() // of the keeper's own before
 		for i := range 250 {
 			e := ledger.Entry{Act: "x", Tenant: []string{"acme", "globex"}[i%2], Connection: fmt.Sprint("c", i%4), Trace: fmt.Sprint("t", i)}
 			if err := r.enter(ctx, e); err != nil {
@@ -38,8 +40,8 @@ func TestReaders(t *testing.T) {
 			want int
 		}{
 			{act.Search{}, usualFound},
-			{act.Search{Limit: 1000}, 250},
-			{act.Search{From: 240}, 10},
+			{act.Search{Limit: 1000, From: first}, 250},
+			{act.Search{From: first + 240}, 10},
 			{act.Search{Context: of("acme", ""), Limit: 1000}, 125},
 			{act.Search{Context: of("acme", "c2"), Limit: 1000}, 62},
 			{act.Search{Context: of("acme", "c1"), Limit: 1000}, 0},
@@ -66,17 +68,17 @@ func TestReaders(t *testing.T) {
 			ok    bool
 		}{
 			{of("", ""), 7, true}, {of("globex", ""), 7, true}, {of("globex", "c3"), 7, true},
-			{of("acme", ""), 7, false}, {of("globex", "c1"), 7, false}, {of("", ""), 250, false}, {of("", ""), -1, false},
+			{of("acme", ""), 7, false}, {of("globex", "c1"), 7, false}, {of("", ""), 250, false}, {of("", ""), -1 - first, false},
 		} {
-			shown, err1 := r.ShowEntry(ctx, someone(), act.Entry{Context: c.about, Index: c.index})
-			proof, err2 := r.ProveEntry(ctx, someone(), act.Entry{Context: c.about, Index: c.index})
+			shown, err1 := r.ShowEntry(ctx, someone(), act.Entry{Context: c.about, Index: first + c.index})
+			proof, err2 := r.ProveEntry(ctx, someone(), act.Entry{Context: c.about, Index: first + c.index})
 			if !c.ok {
 				if !fault.Is(err1, fault.Missing) || !fault.Is(err2, fault.Missing) {
 					t.Errorf("%+v: %v, %v", c, err1, err2)
 				}
 				continue
 			}
-			if err := errors.Join(err1, err2); err != nil || !strings.Contains(string(shown.Document), `"index":7,`) {
+			if err := errors.Join(err1, err2); err != nil || !strings.Contains(string(shown.Document), fmt.Sprintf(`"index":%d,`, first+7)) {
 				t.Errorf("%+v: %s, %v", c, shown.Document, err)
 			}
 			if got, err := audit.VerifyProof(proof.Document, audit.Options{Keys: r.logKeys}); err != nil || !got.OK {
@@ -84,10 +86,10 @@ func TestReaders(t *testing.T) {
 			}
 		}
 		note, err := r.Checkpoint(ctx, someone(), act.Plain{})
-		if err != nil || !strings.HasPrefix(note.Note, "sallyport.us.gate.example\n250\n") {
+		if err != nil || !strings.HasPrefix(note.Note, fmt.Sprintf("sallyport.us.gate.example\n%d\n", first+250)) {
 			t.Errorf("%s: %v", note.Note, err)
 		}
-		if got := r.audit(t); !got.OK || got.Entries != 251 { // the export's own
+		if got := r.audit(t); !got.OK || got.Entries != first+251 { // the export's own
 			t.Errorf("%+v", got)
 		}
 	})
@@ -104,7 +106,7 @@ func TestLongAnswer(t *testing.T) {
 	}
 	seen := 0
 	for from := int64(0); ; {
-		got, err := r.SearchLedger(t.Context(), someone(), act.Search{Limit: 1000, From: from})
+		got, err := r.SearchLedger(t.Context(), someone(), act.Search{Act: "x", Limit: 1000, From: from})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,16 +156,25 @@ func TestStatus(t *testing.T) {
 		{"the same user", []func(*Config){far, witness}, wire.Peer{Local: true, UID: uint32(os.Getuid())}, custodyNone, []string{"keeper's own user"}},
 		{"the roof says so", []func(*Config){far, witness, func(c *Config) { c.SameUser = true }}, other, custodyNone, []string{"keeper's own user"}},
 		{"no witness", []func(*Config){far}, other, custodyKept, []string{"no witness"}},
-		{"the root's key", []func(*Config){far, witness, func(c *Config) {
-			if err := os.WriteFile(filepath.Join(c.Dir, rootKey), nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}}, other, custodyKept, []string{"root.key"}},
+		{"the root's key", []func(*Config){far, witness}, other, custodyKept, []string{"root.key"}},
 		{"as it should be", []func(*Config){far, witness}, other, custodyKept, nil},
 		{"by certificate", []func(*Config){far, witness}, wire.Peer{Certificate: "gateway"}, custodyKept, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, c.set...)
+			key := filepath.Join(r.dir, rootKey)
+			if err := os.Remove(key); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			if slices.Contains(c.why, rootKey) {
+				if err := os.WriteFile(key, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before, err := r.Status(t.Context(), c.peer, act.Plain{})
+			if err != nil {
+				t.Fatal(err)
+			}
 			r.identities(t, "a active", "b staged", "c retiring", "d issued", "e retired", "f compromised")
 			s, err := r.Status(t.Context(), c.peer, act.Plain{})
 			if err != nil || s.Custody != c.custody || len(s.Why) != len(c.why) {
@@ -174,7 +185,7 @@ func TestStatus(t *testing.T) {
 					t.Errorf("%q, want %q", s.Why[i], why)
 				}
 			}
-			if s.Region != "us" || s.KEK != r.kek.ID() || s.KeyDriver != "software" || s.Breaker != "watching" || s.Identities != 3 || s.Frozen != "" || s.Rotation != "" ||
+			if s.Region != "us" || s.KEK != r.kek.ID() || s.KeyDriver != "software" || s.Breaker != "watching" || s.Identities != before.Identities+3 || s.Frozen != "" || s.Rotation != "" ||
 				len(s.LedgerKeys) != 1 || !strings.Contains(string(s.Ledger), `"witnesses":[`) {
 				t.Errorf("%+v", s)
 			}
