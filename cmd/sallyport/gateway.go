@@ -55,6 +55,8 @@ type gateway struct {
 	stopRooms []func()   // ends the background work, last started first
 	running   sync.WaitGroup
 	closers   []func(context.Context) error // of what knows things in memory only
+
+	keepers keepers // what has the ledgers; nil: there is none
 }
 
 // startGateway opens, constructs in order, and runs. What was opened is closed
