@@ -20,7 +20,7 @@ type SoftHSM struct {
 // StartSoftHSM makes a token. The module reads its settings when a process
 // initialises it, from the environment, which is the whole process's: tests
 // that use it don't run in parallel, and close the module before they end.
-func StartSoftHSM(t *testing.T) *SoftHSM {
+func StartSoftHSM(t testing.TB) *SoftHSM {
 	t.Helper()
 	s := &SoftHSM{Module: softHSMModule(t), Label: "suite", PIN: "0123-user", program: Need(t, "softhsm2", "softhsm2-util")[0]}
 	dir := t.TempDir()
@@ -43,7 +43,7 @@ func StartSoftHSM(t *testing.T) *SoftHSM {
 }
 
 // AddToken makes one more token, with the same PIN.
-func (s *SoftHSM) AddToken(t *testing.T, label string) {
+func (s *SoftHSM) AddToken(t testing.TB, label string) {
 	t.Helper()
 	out, err := exec.Command(s.program, "--init-token", "--free", "--label", label, "--pin", s.PIN, "--so-pin", "9876-officer").CombinedOutput()
 	if err != nil {
@@ -52,7 +52,7 @@ func (s *SoftHSM) AddToken(t *testing.T, label string) {
 }
 
 // Away takes the files of the token away, as a disk or a network that is gone.
-func (s *SoftHSM) Away(t *testing.T) {
+func (s *SoftHSM) Away(t testing.TB) {
 	t.Helper()
 	if err := os.Rename(s.files, s.files+".away"); err != nil {
 		t.Fatal(err)
@@ -60,14 +60,14 @@ func (s *SoftHSM) Away(t *testing.T) {
 }
 
 // Back brings them back.
-func (s *SoftHSM) Back(t *testing.T) {
+func (s *SoftHSM) Back(t testing.TB) {
 	t.Helper()
 	if err := os.Rename(s.files+".away", s.files); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func softHSMModule(t *testing.T) string {
+func softHSMModule(t testing.TB) string {
 	t.Helper()
 	for _, pattern := range []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/*/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/local/lib/softhsm/libsofthsm2.so"} {
 		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {

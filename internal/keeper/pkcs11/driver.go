@@ -37,6 +37,9 @@ func (m *Modules) OpenDriver(c Config) (keys.Driver, error) {
 	return d, nil
 }
 
+// Name is how rows call the driver.
+func (d *driver) Name() string { return "pkcs11" }
+
 // Make is of keys.Driver: ecdsa-p256, rsa-2048 and rsa-3072. A pair that could
 // not be sealed is destroyed again; one whose caller is killed before the handle
 // is stored stays in the token, where nothing names it.

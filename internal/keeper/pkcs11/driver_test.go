@@ -167,6 +167,9 @@ func TestMovedRow(t *testing.T) {
 			t.Errorf("%s, to be removed: %v", name, err)
 		}
 	}
+	if n, ok := r.driver.(interface{ Name() string }); !ok || n.Name() != "pkcs11" {
+		t.Error("rows could not say whose key it is")
+	}
 	soft, err := keys.Software{}.Make(t.Context(), r.sealer, place(), keys.P256)
 	if err != nil {
 		t.Fatal(err)
@@ -248,6 +251,36 @@ func TestManySign(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+func BenchmarkSign(b *testing.B) {
+	r := newRig(b)
+	sum := sha256.Sum256(nil)
+	for _, a := range []keys.Algorithm{keys.P256, keys.RSA2048} {
+		_, k := r.key(b, a)
+		b.Run(string(a), func(b *testing.B) {
+			b.RunParallel(func(p *testing.PB) {
+				for p.Next() {
+					if _, err := k.Sign(nil, sum[:], crypto.SHA256); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkMake(b *testing.B) {
+	r := newRig(b)
+	for _, a := range []keys.Algorithm{keys.P256, keys.RSA2048} {
+		b.Run(string(a), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := r.driver.Make(b.Context(), r.sealer, place(), a); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 func FuzzHandle(f *testing.F) {

@@ -36,7 +36,7 @@ func (shelf) Unwrap(_ context.Context, b, _ []byte) (seal.Secret, error) {
 	return seal.NewSecret(append([]byte(nil), b...)), nil
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{SoftHSM: testpeer.StartSoftHSM(t), modules: &Modules{}}
 	t.Cleanup(r.modules.Close)
@@ -62,7 +62,7 @@ func place() seal.Place {
 }
 
 // key makes a key and loads it.
-func (r *rig) key(t *testing.T, a keys.Algorithm) (keys.Made, crypto.Signer) {
+func (r *rig) key(t testing.TB, a keys.Algorithm) (keys.Made, crypto.Signer) {
 	t.Helper()
 	made, err := r.driver.Make(t.Context(), r.sealer, place(), a)
 	if err != nil {
@@ -76,7 +76,7 @@ func (r *rig) key(t *testing.T, a keys.Algorithm) (keys.Made, crypto.Signer) {
 }
 
 // inToken does something with the library itself, on the link in use.
-func (r *rig) inToken(t *testing.T, f func(*link) error) {
+func (r *rig) inToken(t testing.TB, f func(*link) error) {
 	t.Helper()
 	_, err := call(t.Context(), r.driver.(*driver).t, "test", 5*time.Second, func(l *link) (struct{}, error) { return struct{}{}, f(l) })
 	if err != nil {
@@ -85,7 +85,7 @@ func (r *rig) inToken(t *testing.T, f func(*link) error) {
 }
 
 // soon waits until something holds.
-func soon(t *testing.T, what string, holds func() bool) {
+func soon(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

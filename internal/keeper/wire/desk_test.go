@@ -30,7 +30,7 @@ func every() []act.Name {
 	return []act.Name{
 		act.HandshakeAsTenant, act.HandshakeAsHost, act.TenantCertificate, act.HostCertificate, act.SignDKIM, act.SealARC,
 		act.AssertClient, act.ProvePossession, act.BindConnection, act.ReleaseConnection, act.IssueIdentity, act.MoveIdentity,
-		act.ListIdentities, act.OpenCredential, act.SetCredential, act.RemoveCredential, act.ListCredentials, act.Order,
+		act.ListIdentities, act.AcmeChallenge, act.OpenCredential, act.SetCredential, act.RemoveCredential, act.ListCredentials, act.Order,
 		act.EnterEvents, act.SearchLedger, act.ShowEntry, act.ProveEntry, act.ExportLedger, act.Checkpoint, act.Status,
 	}
 }
@@ -183,6 +183,10 @@ func (d *desk) ListIdentities(_ context.Context, p wire.Peer, q act.IdentityQuer
 		got = act.IdentityList{Identities: []act.Identity{{ID: "2"}}}
 	}
 	return got, d.note(act.ListIdentities, p, q.Context)
+}
+
+func (d *desk) AcmeChallenge(_ context.Context, p wire.Peer, q act.Challenge) (act.KeyAuthorization, error) {
+	return act.KeyAuthorization{KeyAuthorization: q.Token + ".thumb"}, d.note(act.AcmeChallenge, p, q.Context)
 }
 
 func (d *desk) EnterEvents(_ context.Context, p wire.Peer, q act.Events) (act.Done, error) {
