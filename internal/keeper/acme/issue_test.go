@@ -2,6 +2,7 @@ package acme
 
 import (
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,14 +11,14 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
-
-	"crypto/ecdsa"
 
 	"github.com/letsencrypt/pebble/v2/wfe"
 	proto "github.com/mholt/acmez/v3/acme"
@@ -56,9 +57,17 @@ func TestIssue(t *testing.T) {
 	}
 }
 
-// Many at a time, on one account, which is made once for each that asks first.
+// Many at a time, on one account, which is asked for once.
 func TestIssueTogether(t *testing.T) {
 	r := newRig(t)
+	var registered atomic.Int64
+	count := func(_ http.ResponseWriter, q *http.Request) bool {
+		if strings.Contains(q.URL.Path, "/sign-me-up") {
+			registered.Add(1)
+		}
+		return false
+	}
+	r.front.Store(&count)
 	var all sync.WaitGroup
 	for n := range 8 {
 		all.Go(func() {
@@ -68,8 +77,9 @@ func TestIssueTogether(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if r.account == nil || len(r.tokens) != 0 {
-		t.Errorf("%v, %v", r.account, r.tokens)
+	// The CA may have refused a nonce, so that it was asked more than once in turn.
+	if n := registered.Load(); n < 1 || n > 3 || r.account == nil || len(r.tokens) != 0 {
+		t.Errorf("registered %d times: %v, %v", n, r.account, r.tokens)
 	}
 }
 

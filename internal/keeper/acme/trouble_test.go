@@ -11,7 +11,9 @@ import (
 	"io"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,6 +236,19 @@ func TestEndless(t *testing.T) {
 		if n := r.asked.Load() - before; !fault.Is(err, fault.Later) || !strings.Contains(err.Error(), "too many requests") || n > maxRequests {
 			t.Errorf("%s: %v after %d requests", part, err, n)
 		}
+	}
+}
+
+// Nothing is asked in clear, whatever a CA names.
+func TestNotInClear(t *testing.T) {
+	r := newRig(t)
+	var asked atomic.Int64
+	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	defer plain.Close()
+	r.instead("/order-plz", jsonOf(`{"status":"pending","authorizations":["`+plain.URL+`/authz"],"finalize":"`+plain.URL+`/finalize"}`))
+	_, err := r.Issue(t.Context(), name, newKey(t), nil)
+	if !fault.Is(err, fault.Later) || !strings.Contains(err.Error(), "not https") || asked.Load() != 0 {
+		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
 }
 

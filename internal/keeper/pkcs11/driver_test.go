@@ -195,11 +195,18 @@ func TestRemove(t *testing.T) {
 		}
 	}
 	sum := sha256.Sum256(nil)
+	if _, err := other.Sign(nil, sum[:], crypto.SHA256); err != nil {
+		t.Fatal(err)
+	}
+	before := r.generation()
 	if _, err := k.Sign(nil, sum[:], crypto.SHA256); !fault.Is(err, fault.Missing) || fault.HintOf(err) == "" {
 		t.Errorf("signed after: %v", err)
 	}
 	if _, err := r.driver.Load(t.Context(), r.sealer, place(), made.Handle); !fault.Is(err, fault.Missing) {
 		t.Errorf("loaded after: %v", err)
+	}
+	if r.generation() != before {
+		t.Error("a key that is not there made the others log in again")
 	}
 	if _, err := other.Sign(nil, sum[:], crypto.SHA256); err != nil {
 		t.Errorf("another key: %v", err)

@@ -176,6 +176,34 @@ func TestTokenGoneAndBack(t *testing.T) {
 	load.Wait()
 }
 
+// SoftHSM without its files says that there is no such key. That is later, not
+// missing, whether the link has found another key before or none.
+func TestGoneIsNotMissing(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		r := newRig(t)
+		made, _ := r.key(t, keys.P256)
+		other, _ := r.key(t, keys.P256)
+		r.inToken(t, func(l *link) error {
+			l.mu.Lock()
+			clear(l.signers)
+			clear(l.kek)
+			l.mu.Unlock()
+			return nil
+		})
+		if known {
+			if _, err := r.driver.Load(t.Context(), r.sealer, place(), other.Handle); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Away(t)
+		if _, err := r.driver.Load(t.Context(), r.sealer, place(), made.Handle); !fault.Is(err, fault.Later) {
+			t.Errorf("known %v: %v", known, err)
+		}
+		r.Back(t)
+		r.modules.Close()
+	}
+}
+
 // Two tokens of one module: one that can't be opened costs the other nothing
 // but a login now and then.
 func TestTwoTokens(t *testing.T) {
@@ -195,6 +223,25 @@ func TestTwoTokens(t *testing.T) {
 		if _, err := k.Sign(nil, sum[:], crypto.SHA256); err != nil {
 			t.Fatal(err)
 		}
+	}
+	// Within its pause it costs not even that.
+	c.Token, c.Pause = "third", time.Hour
+	third, err := r.modules.OpenDriver(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before *generation
+	for n := range 5 {
+		if _, err := third.Make(t.Context(), r.sealer, place(), keys.P256); !fault.Is(err, fault.Later) {
+			t.Fatal(err)
+		}
+		if _, err := k.Sign(nil, sum[:], crypto.SHA256); err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 && r.generation() != before {
+			t.Error("a token that is awaited made the others log in again")
+		}
+		before = r.generation()
 	}
 	r.AddToken(t, "second")
 	soon(t, "the new token is not seen", func() bool {
