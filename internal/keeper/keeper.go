@@ -33,6 +33,9 @@ type Config struct {
 	// Drivers load keys that were made by others, by name.
 	Drivers map[string]keys.Driver
 
+	// Challenges answers ACME challenges, acme.Issuer's Challenge; nil for none.
+	Challenges func(token string) (keyAuthorization string, ok bool)
+
 	Operators []operator.Public
 	Witnesses []ledger.Witness
 	// MoreWitnesses makes those that have to know the log's origin and keys,
