@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/keeper/keys"
 	"github.com/sallyport-mail/sallyport/internal/keeper/operator"
 	"github.com/sallyport-mail/sallyport/internal/keeper/seal"
+	"github.com/sallyport-mail/sallyport/internal/keeper/wire"
 	"github.com/sallyport-mail/sallyport/internal/ledger"
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
@@ -72,6 +73,9 @@ type Keeper struct {
 	warned    time.Time   // of runAuthority: when people were last told of what ends
 	holding   atomic.Bool // what is held was opened
 }
+
+// A keeper does all that is asked.
+var _ wire.Acts = (*Keeper)(nil)
 
 // New opens the ledger and what else is kept. Nothing is done before Run, but
 // acts may come as soon as New has returned.
@@ -133,8 +137,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 }
 
 // openHeld opens what is held: the region's authority, identities, hosts and
-// spare keys. A
-// keeper that may not act opens none of it: it would have to write entries.
+// spare keys. A keeper that may not act opens none of it: it would have to
+// write entries.
 func (k *Keeper) openHeld(ctx context.Context) error {
 	if k.mayAct() != nil {
 		return nil
