@@ -172,7 +172,7 @@ func (k *Keeper) runHeld(ctx context.Context) {
 		}
 	}
 	var all sync.WaitGroup
-	for _, work := range []func(context.Context){k.runAuthority, k.runHosts, k.runPool, k.runAdvice, k.runAwaited} {
+	for _, work := range []func(context.Context){k.runAuthority, k.runHosts, k.runPool, k.runAdvice, k.runAwaited, k.runEnded} {
 		all.Go(func() { work(ctx) })
 	}
 	all.Wait()
