@@ -29,7 +29,7 @@ func startGuarded(t *testing.T, k *custodian, server *testpeer.CA) *guarded {
 	must(t, os.WriteFile(root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: k.root.Raw}), 0o644))
 	g := &guarded{list: filepath.Join(dir, "clients")}
 	must(t, os.WriteFile(g.list, nil, 0o644))
-	g.Postfix = testpeer.StartPostfix(t, testpeer.PostfixConfig{Hostname: "mail.acme.test", Domains: []string{"acme.test"}, Cert: server.Issue(t, nil, "mail.acme.test"),
+	g.Postfix = testpeer.StartPostfix(t, testpeer.PostfixConfig{Hostname: "mail.acme.test", Domains: []string{"acme.test", "acme.example"}, Cert: server.Issue(t, nil, "mail.acme.test"),
 		Main: map[string]string{
 			"smtpd_tls_security_level": "encrypt", "smtpd_tls_req_ccert": "yes", "smtpd_tls_CAfile": root, "smtpd_tls_fingerprint_digest": "sha256",
 			"relay_clientcerts": "texthash:" + g.list, "smtpd_client_restrictions": "permit_tls_clientcerts, reject", "mynetworks": "192.0.2.1/32",
