@@ -17,6 +17,8 @@ const (
 	alarmBreaker = "breaker"
 	alarmIssuer  = "issuer"
 	alarmFrozen  = "frozen"
+	alarmImport  = "import"
+	alarmRenewal = "renewal"
 )
 
 // mostAlarms are kept in memory; all of them are in the ledger.

@@ -35,7 +35,8 @@ type Config struct {
 	Witnesses []ledger.Witness
 	Retention time.Duration // of the texts of ledger entries, 0 for ever
 	Limit     int           // openings of credentials a minute, 0 is the breaker's own
-	Pool      int           // RSA keys kept ready, 0 is 4
+	Pool      int           // RSA keys kept ready, 0 is 4, below that none
+	Issuers   []Issuer      // beside the region's own CA
 	Log       *slog.Logger
 	Now       func() time.Time
 }
@@ -49,6 +50,12 @@ type Keeper struct {
 	seals  seals
 	out    outcomes
 	alarms alarms
+
+	signers   signers
+	places    places
+	authority authority
+	pool      *keys.Pool // nil when there is none
+	warned    time.Time  // of runAuthority: when people were last told of what ends
 }
 
 // New opens the ledger and what else is kept. Nothing is done before Run, but
@@ -69,7 +76,8 @@ func New(ctx context.Context, c Config) (*Keeper, error) {
 	}
 	k := &Keeper{c: c, door: c.DB.Keeper(), watch: breaker.NewWatch(nil, c.Now)}
 	k.seals.init(k)
-	for _, step := range []func(context.Context) error{k.openLedger} {
+	k.initIdentities()
+	for _, step := range []func(context.Context) error{k.openLedger, k.openAuthority, k.openIdentities, k.openHosts, k.openPool} {
 		if err := step(ctx); err != nil {
 			return nil, fault.Wrap(fault.KindOf(err), op, err)
 		}
@@ -88,7 +96,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer end()
 	var log sync.WaitGroup
 	log.Go(func() { ledgerErr = k.ledger.Run(ledgerCtx) })
-	for _, work := range []func(context.Context){k.out.run} {
+	for _, work := range []func(context.Context){k.out.run, k.runAuthority, k.runHosts, k.runPool, k.runAdvice} {
 		all.Go(func() { work(ctx) })
 	}
 	all.Wait()

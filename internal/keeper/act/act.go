@@ -81,7 +81,7 @@ type Bind struct {
 }
 
 // Which asks for the certificate of a tenant's connection: of the identity of
-// that id, or of the active one of the purpose when it is empty.
+// that id or SHA-256, or of the active one of the purpose when it is empty.
 type Which struct {
 	Context
 	Identity string `json:"identity,omitempty"`
@@ -172,10 +172,12 @@ type ARC struct {
 }
 
 // Assertion asks for a client assertion. Authority, tenant and app are those
-// of the connection's binding.
+// of the connection's binding. The key is the active one's, or that of the
+// identity named by id or certificate, so that a staged one can be tried.
 type Assertion struct {
 	Context
-	LifeSeconds int `json:"life_s"`
+	Identity    string `json:"identity,omitempty"`
+	LifeSeconds int    `json:"life_s"`
 }
 
 // JWT is a token of one act.
@@ -339,7 +341,7 @@ type Log struct {
 // Alarm is something that a person should look at.
 type Alarm struct {
 	At     time.Time `json:"at"`
-	Kind   string    `json:"kind"` // "rate", "refused", "decoy", "breaker", "issuer", "renewal", "witness", "frozen"
+	Kind   string    `json:"kind"` // "rate", "refused", "decoy", "breaker", "issuer", "renewal", "import", "witness", "frozen"
 	Tenant string    `json:"tenant,omitempty"`
 	Text   string    `json:"text"`
 }

@@ -66,18 +66,20 @@ func (r *Remote) SealARC(ctx context.Context, tenant string, q act.ARC) (act.Set
 	return ask[act.Set](ctx, r, act.SealARC, q)
 }
 
-// AssertClient asks for a client assertion of a connection's app.
-func (r *Remote) AssertClient(ctx context.Context, tenant, connection string, life time.Duration) (string, error) {
+// AssertClient asks for a client assertion of a connection's app, by the active
+// identity, or by the one of that id.
+func (r *Remote) AssertClient(ctx context.Context, tenant, connection, identity string, life time.Duration) (string, error) {
 	got, err := ask[act.JWT](ctx, r, act.AssertClient, act.Assertion{
-		Context: r.about(ctx, tenant, connection, purposeApp), LifeSeconds: int(life / time.Second),
+		Context: r.about(ctx, tenant, connection, purposeApp), Identity: identity, LifeSeconds: int(life / time.Second),
 	})
 	return got.Token, err
 }
 
-// ProvePossession asks for the proof that Graph's addKey and removeKey take.
-func (r *Remote) ProvePossession(ctx context.Context, tenant, connection string, life time.Duration) (string, error) {
+// ProvePossession asks for the proof that Graph's addKey and removeKey take, by
+// the active identity, or by the one of that id.
+func (r *Remote) ProvePossession(ctx context.Context, tenant, connection, identity string, life time.Duration) (string, error) {
 	got, err := ask[act.JWT](ctx, r, act.ProvePossession, act.Assertion{
-		Context: r.about(ctx, tenant, connection, purposeApp), LifeSeconds: int(life / time.Second),
+		Context: r.about(ctx, tenant, connection, purposeApp), Identity: identity, LifeSeconds: int(life / time.Second),
 	})
 	return got.Token, err
 }

@@ -109,7 +109,7 @@ func authorityTemplate(op, name, region, base string, life time.Duration, now ti
 // Leaf is what an identity's certificate is made from.
 type Leaf struct {
 	Name   Name
-	Use    Use // TLSClient or TLSServer
+	Use    Use // TLSClient, TLSServer or EntraApp
 	Public crypto.PublicKey
 	Life   time.Duration
 }
@@ -135,14 +135,49 @@ func IssueLeaf(by Authority, l Leaf, now time.Time) (*x509.Certificate, error) {
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 	}
 	switch l.Use {
-	case TLSClient:
+	case TLSClient, EntraApp: // an app signs in by its certificate's key: a client too
 		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	case TLSServer:
 		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	default:
-		return nil, invalid(op, "the issuer makes certificates for TLS clients and servers", issueHint)
+		return nil, invalid(op, "the issuer makes certificates for TLS clients and servers and for Entra apps", issueHint)
 	}
 	return create(op, t, by, l.Public)
+}
+
+// SelfSign makes a server certificate of a host name or address, signed with
+// its own key. It encrypts, but nobody can verify it.
+func SelfSign(k Key, host string, life time.Duration, now time.Time) (*x509.Certificate, error) {
+	const op = "sign.SelfSign"
+	if err := k.may(op, TLSServer); err != nil {
+		return nil, err
+	}
+	ip := net.ParseIP(host)
+	if ip == nil && !isDomain(host) {
+		return nil, invalid(op, strconv.Quote(host)+" is no host name", issueHint)
+	}
+	if life < time.Minute || life > maxRoot {
+		return nil, invalid(op, "a self-signed certificate lives from one minute to twenty years", issueHint)
+	}
+	t := &x509.Certificate{
+		SerialNumber: serial(),
+		Subject:      pkix.Name{CommonName: commonName(host)},
+		NotBefore:    now.Add(-backdate), NotAfter: now.Add(life),
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if ip != nil {
+		t.IPAddresses = []net.IP{ip}
+	} else {
+		t.DNSNames = []string{host}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, k.Signer.Public(), k.Signer)
+	if err != nil {
+		return nil, (&fault.Error{Kind: fault.Invalid, Op: op, Err: err}).WithHint(issueHint)
+	}
+	c, err := x509.ParseCertificate(der)
+	return c, fault.Wrap(fault.Internal, op, err)
 }
 
 // commonName leaves the subject empty when the name is too long for it: a

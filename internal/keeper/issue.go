@@ -1,0 +1,370 @@
+package keeper
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/act"
+	"github.com/sallyport-mail/sallyport/internal/keeper/keys"
+	"github.com/sallyport-mail/sallyport/internal/keeper/seal"
+	"github.com/sallyport-mail/sallyport/internal/keeper/sign"
+	"github.com/sallyport-mail/sallyport/internal/keeper/wire"
+	"github.com/sallyport-mail/sallyport/internal/store"
+)
+
+// Issuer makes certificates.
+type Issuer interface {
+	Name() string // as it stands in rows and requests
+	// Issue gives a chain for a name and a key, leaf first, DER. It makes its
+	// own request for a certificate where it needs one.
+	Issue(ctx context.Context, r Request) (chain [][]byte, err error)
+}
+
+// Request is what an issuer is asked for.
+type Request struct {
+	Name    string // the one DNS name of the certificate
+	Purpose string // smtp-client, entra-app
+	Key     crypto.Signer
+	Life    time.Duration // 0: the issuer's usual
+}
+
+// Advisor is an issuer that advises when to renew (RFC 9773).
+type Advisor interface {
+	Advice(ctx context.Context, chain [][]byte) (renewAt time.Time, explanation string, err error)
+}
+
+const (
+	builtin     = "builtin"
+	mostUnended = 4        // identities of a place that are neither retired nor compromised
+	mostShown   = 2        // the two gates
+	maxChain    = 48 << 10 // bytes
+	wantedTime  = 10 * time.Minute
+	otherWanted = 24 * time.Hour // of issuers that are asked over a network
+	issueHelp   = "Issue smtp-client or entra-app for a connection that is bound."
+)
+
+// wish is an identity that somebody wants.
+type wish struct {
+	id string // ULID
+	seat
+	epoch  uint64 // 0: under the newest name
+	life   time.Duration
+	issuer string
+	decoy  bool
+}
+
+// IssueIdentity makes a key and a certificate of a connection.
+func (k *Keeper) IssueIdentity(ctx context.Context, p wire.Peer, q act.Issue) (act.Identity, error) {
+	w := wish{id: ulid.Make().String(), seat: seat{q.Tenant, q.Connection, q.Purpose},
+		epoch: q.Epoch, life: time.Duration(q.LifeSeconds) * time.Second, issuer: q.Issuer}
+	return carryOut(ctx, k, task{peer: p, name: act.IssueIdentity, about: q.Context, subject: w.id}, func(ctx context.Context) (act.Identity, error) {
+		if err := ours(q.Context); err != nil {
+			return act.Identity{}, err
+		}
+		r, err := k.issue(ctx, w)
+		if err != nil {
+			return act.Identity{}, err
+		}
+		return r.told(), nil
+	})
+}
+
+// issue makes an identity: the row is there as wanted before the key is used,
+// and issued with its chain after, so that a crash between is seen.
+func (k *Keeper) issue(ctx context.Context, w wish) (*identity, error) {
+	by, err := k.issuer(w.issuer)
+	if err != nil {
+		return nil, err
+	}
+	if w.life < 0 || w.life > 366*24*time.Hour {
+		return nil, fault.New(fault.Invalid, "keeper.Issue", "the life of a certificate is 0 for the usual, or at most a year").WithHint("Leave it out.")
+	}
+	r, public, err := k.want(ctx, w, by.Name())
+	if err != nil {
+		return nil, err
+	}
+	chain, err := by.Issue(ctx, Request{Name: r.name, Purpose: r.purpose, Key: lazyKey{ctx, k, r, public}, Life: w.life})
+	if err == nil {
+		err = k.certify(ctx, r, chain, public)
+	}
+	if err != nil {
+		k.giveUp(ctx, r, err)
+		return nil, err
+	}
+	return r, nil
+}
+
+func (k *Keeper) issuer(name string) (Issuer, error) {
+	if name == "" || name == builtin {
+		return &k.authority, nil
+	}
+	for _, i := range k.c.Issuers {
+		if i.Name() == name {
+			return i, nil
+		}
+	}
+	return nil, fault.New(fault.Invalid, "keeper.Issue", "there is no issuer "+strconv.Quote(name)).WithHint("Leave it out for the region's own CA, or set that issuer up.")
+}
+
+// algorithmOf is what keys of a purpose are.
+func algorithmOf(purpose string) (keys.Algorithm, error) {
+	switch purpose {
+	case string(sign.TLSClient):
+		return keys.P256, nil
+	case string(sign.EntraApp):
+		return keys.RSA2048, nil
+	case string(sign.DKIM), string(sign.ARC):
+		return "", fault.New(fault.Invalid, "keeper.Issue", "identities for "+purpose+" are not issued yet").WithHint(issueHelp)
+	}
+	return "", fault.New(fault.Invalid, "keeper.Issue", "no identities are issued for "+strconv.Quote(purpose)).WithHint(issueHelp)
+}
+
+// want makes the key and enters the row.
+func (k *Keeper) want(ctx context.Context, w wish, issuer string) (*identity, crypto.PublicKey, error) {
+	algorithm, err := algorithmOf(w.purpose)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer k.places.lock(w.tenant, w.connection)()
+	binding, err := k.bindingText(ctx, w.tenant, w.connection)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := k.now().UnixMicro()
+	r := &identity{id: w.id, tenant: w.tenant, connection: w.connection, purpose: w.purpose, state: act.Wanted,
+		issuer: issuer, algorithm: string(algorithm), binding: binding, created: now, changed: now}
+	if err := k.nameIt(ctx, r, w.epoch); err != nil {
+		return nil, nil, err
+	}
+	public, err := k.makeKey(ctx, r, algorithm, w.decoy)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r, public, k.door.Change(ctx, func(tx store.KeeperTx) error {
+		_, err := tx.Exec(insertIdentity, r.values()...)
+		return err
+	})
+}
+
+// nameIt gives a row its epoch and name.
+func (k *Keeper) nameIt(ctx context.Context, r *identity, epoch uint64) error {
+	const op = "keeper.Issue"
+	newest, err := k.newestOf(ctx, r)
+	if err != nil {
+		return err
+	}
+	switch {
+	case newest.unended >= mostUnended:
+		return fault.New(fault.Conflict, op, "the connection has "+strconv.Itoa(newest.unended)+" identities for "+r.purpose+" that are not retired").
+			WithHint("Retire those that are not needed: identity list.")
+	case epoch == 0 && newest.compromised:
+		return fault.New(fault.Conflict, op, "an identity of the newest epoch is compromised, and partners match the name").
+			WithHint("Ask for epoch " + strconv.FormatUint(newest.epoch+1, 10) + ", which has a new name.")
+	case epoch == 0 && newest.epoch > 0:
+		r.epoch, r.name = newest.epoch, newest.name
+		return nil
+	case epoch != 0 && epoch != newest.epoch+1:
+		return fault.New(fault.Conflict, op, "the newest epoch is "+strconv.FormatUint(newest.epoch, 10)+", and "+strconv.FormatUint(epoch, 10)+" is not the next").
+			WithHint("Ask for the next epoch, or for none to renew under the newest.")
+	}
+	r.epoch = newest.epoch + 1
+	r.name = sign.Name{Epoch: r.epoch, Label: label(), Region: k.c.Region, Base: k.c.Base}.String()
+	return nil
+}
+
+// newest is what a place has.
+type newest struct {
+	epoch       uint64
+	name        string
+	compromised bool // one of that epoch is
+	unended     int
+}
+
+func (k *Keeper) newestOf(ctx context.Context, r *identity) (newest, error) {
+	const op = "keeper.Issue"
+	var n newest
+	rows, err := k.door.Query(ctx, selectPlace, r.tenant, r.connection, r.purpose)
+	if err != nil {
+		return n, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var one identity
+		if err := rows.Scan(&one.id, &one.epoch, &one.name, &one.state); err != nil {
+			return n, store.Fault(op, err)
+		}
+		if one.epoch > n.epoch {
+			n.epoch, n.name, n.compromised = one.epoch, one.name, false
+		}
+		n.compromised = n.compromised || one.state == act.Compromised
+		if one.state != act.Retired && one.state != act.Compromised {
+			n.unended++
+		}
+	}
+	return n, store.Fault(op, rows.Err())
+}
+
+// label is the part of a name that nobody can guess: 60 random bits. A name
+// that told the tenant would tell everybody who reads a certificate log.
+func label() string {
+	const letters = "abcdefghijklmnopqrstuvwxyz234567"
+	b := make([]byte, 12)
+	rand.Read(b)
+	for i := range b {
+		b[i] = letters[b[i]&31]
+	}
+	return string(b)
+}
+
+// makeKey makes a row's key and marker.
+func (k *Keeper) makeKey(ctx context.Context, r *identity, a keys.Algorithm, decoy bool) (crypto.PublicKey, error) {
+	p, err := r.place(k.c.Region, seal.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	dk, err := k.seals.key(ctx, r.tenant)
+	if err != nil {
+		return nil, err
+	}
+	r.driver = driverName(k.c.Driver)
+	var made keys.Made
+	if a == keys.RSA2048 && k.pool != nil && r.driver == driverName(keys.Software{}) {
+		made, err = k.pool.Take(ctx, dk, p)
+	} else {
+		made, err = k.c.Driver.Make(ctx, dk, p, a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.handle = made.Handle
+	r.marker, err = markerOf(dk, p, decoy)
+	return made.Public, err
+}
+
+// certify holds what an issuer gave against what was asked for, and makes the
+// row issued.
+func (k *Keeper) certify(ctx context.Context, r *identity, chain [][]byte, public crypto.PublicKey) error {
+	const op = "keeper.Issue"
+	leaf, err := leafOf(op, chain)
+	if err != nil {
+		return err
+	}
+	if !samePublic(public, leaf.PublicKey) || leaf.VerifyHostname(r.name) != nil {
+		return fault.New(fault.Later, op, "the issuer "+r.issuer+" gave a certificate of another key or name").WithHint("Look at that issuer's settings and log.")
+	}
+	r.chain, r.sha256 = chainText(chain), sumOf(leaf.Raw)
+	r.notBefore, r.notAfter = leaf.NotBefore.UnixMicro(), leaf.NotAfter.UnixMicro()
+	r.state, r.changed = act.Issued, k.now().UnixMicro()
+	return k.door.Change(ctx, func(tx store.KeeperTx) error {
+		n, err := tx.Exec(updateIssued, r.chain, r.sha256, r.notBefore, r.notAfter, r.changed, r.id)
+		if err == nil && n != 1 {
+			err = fault.New(fault.Conflict, op, "the identity is not wanted any more").WithHint("The connection was released meanwhile.")
+		}
+		return err
+	})
+}
+
+// leafOf is the first certificate of a chain of bearable size.
+func leafOf(op string, chain [][]byte) (*x509.Certificate, error) {
+	size := 0
+	for _, der := range chain {
+		size += len(der)
+	}
+	if len(chain) == 0 || size > maxChain {
+		return nil, fault.New(fault.Later, op, "the issuer gave no chain, or one that is too long").WithHint("Look at that issuer's settings and log.")
+	}
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return nil, (&fault.Error{Kind: fault.Later, Op: op, Err: err}).WithHint("Look at that issuer's settings and log.")
+	}
+	return leaf, nil
+}
+
+// giveUp retires what was wanted and did not come.
+func (k *Keeper) giveUp(ctx context.Context, r *identity, why error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcomeTime)
+	defer cancel()
+	r.explanation = clip("not issued: " + fault.Sentence(why))
+	err := k.door.Change(ctx, func(tx store.KeeperTx) error {
+		_, err := tx.Exec(updateGiveUp, r.explanation, k.now().UnixMicro(), r.id)
+		return err
+	})
+	if err != nil {
+		k.c.Log.Warn("keeper: what was not issued stays wanted until the next start", "identity", r.id, "error", err)
+	}
+}
+
+// lazyKey is a wanted identity's key, opened only if the issuer wants it to
+// sign: the region's own CA does not.
+type lazyKey struct {
+	ctx    context.Context // of the one issue
+	k      *Keeper
+	r      *identity
+	public crypto.PublicKey
+}
+
+func (l lazyKey) Public() crypto.PublicKey { return l.public }
+
+func (l lazyKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	s, err := l.k.load(l.ctx, l.r)
+	if err != nil {
+		return nil, err
+	}
+	return s.Sign(rand, digest, opts)
+}
+
+// parseName takes a name of this region's apart.
+func parseName(name, region, base string) (sign.Name, error) {
+	n := sign.Name{Region: region, Base: base}
+	head, ok := strings.CutSuffix(name, "."+region+"."+base)
+	first, label, ok2 := strings.Cut(head, ".")
+	digits, ok3 := strings.CutPrefix(first, "e")
+	epoch, err := strconv.ParseUint(digits, 10, 63)
+	n.Epoch, n.Label = epoch, label
+	if !ok || !ok2 || !ok3 || err != nil || n.String() != name {
+		return n, fault.New(fault.Invalid, "keeper.Name", strconv.Quote(name)+" is no name of an identity of this region").WithHint("Leave the name to the keeper.")
+	}
+	return n, nil
+}
+
+// initIdentities makes what needs no database.
+func (k *Keeper) initIdentities() {
+	k.signers.init()
+	k.places.init()
+	k.authority.k = k
+}
+
+// openIdentities ends what a crash has left wanted: the key of none of them was
+// shown to anybody.
+func (k *Keeper) openIdentities(ctx context.Context) error {
+	now := k.now()
+	all, err := k.rows(ctx, selectWanted, now.Add(-wantedTime).UnixMicro())
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if r.issuer != builtin && now.Sub(moment(r.created)) < otherWanted {
+			continue
+		}
+		err := k.own(ctx, ownAct{name: string(act.MoveIdentity), tenant: r.tenant, connection: r.connection, purpose: r.purpose,
+			subject: moved(r.id, act.Wanted, act.Retired)}, func(ctx context.Context) error {
+			return k.door.Change(ctx, func(tx store.KeeperTx) error {
+				_, err := tx.Exec(updateGiveUp, "not issued: the keeper stopped in the middle of it", k.now().UnixMicro(), r.id)
+				return err
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
