@@ -76,7 +76,6 @@ func (r *Registry) Candidates(ctx context.Context, tenant, destination, domain, 
 	case !e.enabled():
 		return nil, disabled(op, e)
 	}
-	r.passes(ctx, place{owner, name})
 	list, err := r.own(ctx, e, domain, hello, local)
 	if err != nil {
 		return nil, &fault.Error{Kind: fault.Later, Op: op, Err: err, Hint: fault.HintOf(err)}

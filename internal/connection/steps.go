@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
@@ -397,9 +398,36 @@ func (c *change) condemn(ctx context.Context) error {
 		if err := c.move(ctx, pair.From, act.Compromised); err != nil {
 			return err
 		}
-		c.endSessions(c.e, pair.FromSHA)
 	}
-	return c.issue(ctx)
+	if err := c.issue(ctx); err != nil {
+		return err
+	}
+	return c.endBusy(ctx)
+}
+
+// endTime is how long messages under way over a compromised identity's
+// sessions have until the partner is told to refuse it.
+const endTime = 3 * time.Second
+
+// endBusy ends the sessions of compromised identities, and lets those that
+// carry a message end it.
+func (c *change) endBusy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	for {
+		left := 0
+		for _, pair := range c.p.Identities {
+			left += c.endSessions(c.e, pair.FromSHA)
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // repoint has the partner take the successor alone, and proves it.
