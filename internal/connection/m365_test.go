@@ -23,6 +23,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
+	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
 
 // cloud is a house beside a simulated Microsoft 365 whose first tenant is
@@ -30,7 +31,7 @@ import (
 type cloud struct {
 	*house
 	sim    *sim.Sim
-	keeper *custodian
+	keeper *testpeer.Custodian
 	one    sim.Listed
 	admin  *admin.Client
 	graph  *graph.Client
@@ -38,7 +39,7 @@ type cloud struct {
 
 func newCloud(t testing.TB, change func(*connection.Config)) *cloud {
 	t.Helper()
-	c := &cloud{keeper: newCustodian(t)}
+	c := &cloud{keeper: testpeer.NewCustodian(t)}
 	s, err := sim.Open(sim.Config{Tenants: 2})
 	must(t, err)
 	must(t, s.Serve(listen(t), listen(t)))
@@ -155,9 +156,9 @@ func (c *cloud) finish(t testing.TB) connection.Replacement {
 }
 
 // deliverAs sends one message with a stolen certificate.
-func (c *cloud) deliverAs(t testing.TB, h *held) error {
+func (c *cloud) deliverAs(t testing.TB, h *testpeer.Held) error {
 	t.Helper()
-	config := &tls.Config{RootCAs: c.sim.Pool(), ServerName: "localhost", Certificates: []tls.Certificate{{Certificate: h.Chain, PrivateKey: h.key}}}
+	config := &tls.Config{RootCAs: c.sim.Pool(), ServerName: "localhost", Certificates: []tls.Certificate{{Certificate: h.Chain, PrivateKey: h.Key}}}
 	peer, err := gosmtp.DialStartTLS(c.one.SMTP, config)
 	must(t, err)
 	defer peer.Close()
@@ -236,16 +237,16 @@ func TestM365Refusals(t *testing.T) {
 // be made, and mail of one that was made waits.
 func TestKeeperAway(t *testing.T) {
 	c := newCloud(t, nil)
-	c.keeper.setAway(true)
+	c.keeper.SetAway(true)
 	if _, err := c.Add(t.Context(), "token:1", c.mailbox(t)); !fault.Is(err, fault.Later) {
 		t.Errorf("%v", err)
 	}
 	if n := len(c.List("acme")); n != 0 {
 		t.Errorf("%d connections are left", n)
 	}
-	c.keeper.setAway(false)
+	c.keeper.SetAway(false)
 	c.connect(t)
-	c.keeper.setAway(true)
+	c.keeper.SetAway(true)
 	candidates, err := c.Candidates(t.Context(), "acme", "t:acme:mailbox", c.one.Domain, "mx.us.gate.example", netip.Addr{})
 	must(t, err)
 	if _, err := c.Dial(t.Context(), candidates[0], ""); err == nil {
@@ -292,7 +293,7 @@ func TestSetUpByHand(t *testing.T) {
 		t.Errorf("%+v", s.Steps)
 	}
 	c.test(t)
-	if len(c.keeper.secrets) != 0 {
+	if c.keeper.Secrets() != 0 {
 		t.Error("a token for once was kept")
 	}
 }
@@ -431,13 +432,13 @@ func TestCompromise(t *testing.T) {
 	c.connect(t)
 	old := c.identities(t)
 	thief := c.sim.Thief(netip.MustParseAddr("203.0.113.9"))
-	app := c.keeper.stolen(t, old["entra-app"].ID)
+	app := c.keeper.Stolen(t, old["entra-app"].ID)
 	cert, err := x509.ParseCertificate(app.Chain[0])
 	must(t, err)
-	if _, err := thief.SignIn(t.Context(), c.one.EntraTenant, c.one.AppID, cert, app.key); err != nil {
+	if _, err := thief.SignIn(t.Context(), c.one.EntraTenant, c.one.AppID, cert, app.Key); err != nil {
 		t.Fatalf("the thief's key is no good to begin with: %v", err)
 	}
-	if err := c.deliverAs(t, c.keeper.stolen(t, old["smtp-client"].ID)); err != nil {
+	if err := c.deliverAs(t, c.keeper.Stolen(t, old["smtp-client"].ID)); err != nil {
 		t.Fatalf("the thief's certificate is no good to begin with: %v", err)
 	}
 	for _, purpose := range []string{"smtp-client", "entra-app"} {
@@ -454,10 +455,10 @@ func TestCompromise(t *testing.T) {
 			t.Errorf("again: %+v, %v", last, err)
 		}
 	}
-	if _, err := thief.SignIn(t.Context(), c.one.EntraTenant, c.one.AppID, cert, app.key); !fault.Is(err, fault.Denied) {
+	if _, err := thief.SignIn(t.Context(), c.one.EntraTenant, c.one.AppID, cert, app.Key); !fault.Is(err, fault.Denied) {
 		t.Errorf("the thief signs in: %v", err)
 	}
-	if err := c.deliverAs(t, c.keeper.stolen(t, old["smtp-client"].ID)); err == nil || !strings.Contains(err.Error(), "TenantInboundAttribution") {
+	if err := c.deliverAs(t, c.keeper.Stolen(t, old["smtp-client"].ID)); err == nil || !strings.Contains(err.Error(), "TenantInboundAttribution") {
 		t.Errorf("the thief delivers: %v", err)
 	}
 	now := c.identities(t)
@@ -517,7 +518,7 @@ func TestCompromiseDuringReplacement(t *testing.T) {
 		if names := c.names(t); len(names) != 1 || names[0] != p.To {
 			t.Errorf("at %s: connectors name %v", at, names)
 		}
-		if err := c.deliverAs(t, c.keeper.stolen(t, stolen.ID)); err == nil {
+		if err := c.deliverAs(t, c.keeper.Stolen(t, stolen.ID)); err == nil {
 			t.Errorf("at %s: the thief delivers", at)
 		}
 		if now := c.identities(t)["smtp-client"]; now.Name != p.To {
@@ -528,10 +529,10 @@ func TestCompromiseDuringReplacement(t *testing.T) {
 
 func TestRenewal(t *testing.T) {
 	c := newCloud(t, nil)
-	c.keeper.life = 3 * time.Second // two thirds are soon over
+	c.keeper.Life = 3 * time.Second // two thirds are soon over
 	c.connect(t)
 	old := c.identities(t)
-	c.keeper.life = 30 * 24 * time.Hour
+	c.keeper.Life = 30 * 24 * time.Hour
 	must(t, c.Care(t.Context()))
 	if _, err := c.Replacement(t.Context(), "acme", "mailbox"); err != nil {
 		t.Fatalf("no renewal was begun: %v", err)
@@ -561,7 +562,7 @@ func TestWrongConnector(t *testing.T) {
 	must(t, err)
 	app, err := c.graph.Application(t.Context(), c.one.AppID)
 	must(t, err)
-	stranger, err := c.keeper.make("stranger", "entra-app")
+	stranger, err := c.keeper.Make("stranger", "entra-app")
 	must(t, err)
 	must(t, c.graph.SetKeys(t.Context(), app.ID, []graph.Key{{KeyID: app.Keys[0].KeyID, Type: app.Keys[0].Type, Usage: app.Keys[0].Usage}, {Type: "AsymmetricX509Cert", Usage: "Verify", Key: stranger.Chain[0]}}))
 	report, err := c.Test(t.Context(), "acme", "mailbox", mail.Address{})

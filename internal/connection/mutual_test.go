@@ -21,12 +21,12 @@ type guarded struct {
 	list string
 }
 
-func startGuarded(t *testing.T, k *custodian, server *testpeer.CA) *guarded {
+func startGuarded(t *testing.T, k *testpeer.Custodian, server *testpeer.CA) *guarded {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, os.Chmod(dir, 0o755))
 	root := filepath.Join(dir, "sallyport.pem")
-	must(t, os.WriteFile(root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: k.root.Raw}), 0o644))
+	must(t, os.WriteFile(root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: k.Root.Raw}), 0o644))
 	g := &guarded{list: filepath.Join(dir, "clients")}
 	must(t, os.WriteFile(g.list, nil, 0o644))
 	g.Postfix = testpeer.StartPostfix(t, testpeer.PostfixConfig{Hostname: "mail.acme.test", Domains: []string{"acme.test", "acme.example"}, Cert: server.Issue(t, nil, "mail.acme.test"),
@@ -72,7 +72,7 @@ func (h *house) waitFor(t *testing.T, what string, as func(connection.Replacemen
 // TestReplaceAtPostfix: a partner that knows our certificate by its fingerprint
 // is waited for, and the old identity stays in use until it knows the new one.
 func TestReplaceAtPostfix(t *testing.T) {
-	keeper, ca := newCustodian(t), testpeer.NewCA(t, "Acme CA")
+	keeper, ca := testpeer.NewCustodian(t), testpeer.NewCA(t, "Acme CA")
 	postfix := startGuarded(t, keeper, ca)
 	h := newHouse(t, openSQLite(t), func(c *connection.Config) {
 		c.Now, c.Signers = time.Now, keeper

@@ -38,6 +38,8 @@ type Replacement struct {
 	Fix        string            `json:"fix"`     // who has to do what about it
 	Notes      []string          `json:"notes"`   // what is left to a person
 	Actor      string            `json:"actor"`
+	// OldRefused: it was shown that the partner refuses the old identity.
+	OldRefused bool `json:"old_refused"`
 	// Of the tenant's mail over this connection while the change was under way:
 	// how many recipients the partner refused because of who we are, and the
 	// longest time from acceptance to delivery. -1: not measured.

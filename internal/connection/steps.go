@@ -493,7 +493,11 @@ func (c *change) repointMicrosoft(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return g.keepKeys(ctx, next.Chain[0])
+	if err := g.keepKeys(ctx, next.Chain[0]); err != nil {
+		return err
+	}
+	c.p.OldRefused = true // Entra has no other key of this application
+	return nil
 }
 
 // clear retires what a change that was given up has left behind: the partner
@@ -543,7 +547,7 @@ func (c *change) takeOver(ctx context.Context) error {
 		}
 	}
 	if err == nil {
-		c.leave("No connector of the tenant lets in " + pair.FromName + " any more.")
+		c.p.OldRefused = true
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package connection_test
+package testpeer
 
 import (
 	"context"
@@ -29,34 +29,42 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/keeper/sign"
 )
 
-// custodian is a keeper of one region in memory: real keys, certificates and
+// Custodian is a keeper of one region ("us", gate.example) in memory, for suites of rooms that ask one: real keys, certificates and
 // signatures, the moves of the keeper's table, and no ledger. It can be away,
 // and a thief can be given what it holds.
-type custodian struct {
+type Custodian struct {
 	mu       sync.Mutex
-	root     *x509.Certificate
+	Root     *x509.Certificate
 	issuer   crypto.Signer
-	life     time.Duration // of certificates
+	Life     time.Duration // of certificates
 	away     bool
 	bindings map[string]act.Binding
-	all      []*held
+	all      []*Held
 	secrets  map[string]client.Credential
+	used     int // RSA keys
 }
 
-type held struct {
+// Held is an identity with its key.
+type Held struct {
 	act.Identity
-	key crypto.Signer
+	Key crypto.Signer
 }
 
-func newCustodian(t testing.TB) *custodian {
+// NewCustodian has a root of its own and nothing else.
+func NewCustodian(t testing.TB) *Custodian {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	root, err := sign.NewRoot(sign.Key{Signer: key, Use: sign.Issuer}, "us", "gate.example", 365*24*time.Hour, time.Now())
-	must(t, err)
-	return &custodian{root: root, issuer: key, life: 30 * 24 * time.Hour, bindings: map[string]act.Binding{}, secrets: map[string]client.Credential{}}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Custodian{Root: root, issuer: key, Life: 30 * 24 * time.Hour, bindings: map[string]act.Binding{}, secrets: map[string]client.Credential{}}
 }
 
-func (c *custodian) lock() (func(), error) {
+func (c *Custodian) lock() (func(), error) {
 	c.mu.Lock()
 	if c.away {
 		c.mu.Unlock()
@@ -65,13 +73,15 @@ func (c *custodian) lock() (func(), error) {
 	return c.mu.Unlock, nil
 }
 
-func (c *custodian) setAway(away bool) {
+// SetAway takes the keeper away, or brings it back.
+func (c *Custodian) SetAway(away bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.away = away
 }
 
-func (c *custodian) BindConnection(_ context.Context, tenant, connection string, b act.Binding) error {
+// BindConnection is of connection.Keeper.
+func (c *Custodian) BindConnection(_ context.Context, tenant, connection string, b act.Binding) error {
 	unlock, err := c.lock()
 	if err != nil {
 		return err
@@ -84,7 +94,8 @@ func (c *custodian) BindConnection(_ context.Context, tenant, connection string,
 	return nil
 }
 
-func (c *custodian) ReleaseConnection(_ context.Context, tenant, connection string) error {
+// ReleaseConnection is of connection.Keeper.
+func (c *Custodian) ReleaseConnection(_ context.Context, tenant, connection string) error {
 	unlock, err := c.lock()
 	if err != nil {
 		return err
@@ -100,7 +111,8 @@ func (c *custodian) ReleaseConnection(_ context.Context, tenant, connection stri
 	return nil
 }
 
-func (c *custodian) IssueIdentity(_ context.Context, tenant, connection, purpose string, q act.Issue) (act.Identity, error) {
+// IssueIdentity is of connection.Keeper.
+func (c *Custodian) IssueIdentity(_ context.Context, tenant, connection, purpose string, q act.Issue) (act.Identity, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return act.Identity{}, err
@@ -127,7 +139,7 @@ func (c *custodian) IssueIdentity(_ context.Context, tenant, connection, purpose
 	if q.Epoch != newest {
 		name = fmt.Sprintf("e%d.%s.us.gate.example", q.Epoch, strings.ToLower(rand.Text()[:12]))
 	}
-	h, err := c.make(name, purpose)
+	h, err := c.Make(name, purpose)
 	if err != nil {
 		return act.Identity{}, err
 	}
@@ -136,12 +148,12 @@ func (c *custodian) IssueIdentity(_ context.Context, tenant, connection, purpose
 	return h.Identity, nil
 }
 
-// make makes a key with its certificate.
-func (c *custodian) make(name, purpose string) (*held, error) {
+// Make makes a key with its certificate.
+func (c *Custodian) Make(name, purpose string) (*Held, error) {
 	var key crypto.Signer
 	var err error
 	if purpose == "entra-app" {
-		key, err = rsa.GenerateKey(rand.Reader, 2048)
+		key, err = c.rsaKey()
 	} else {
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	}
@@ -153,9 +165,9 @@ func (c *custodian) make(name, purpose string) (*held, error) {
 		return nil, err
 	}
 	now := time.Now()
-	template := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(c.life),
+	template := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(c.Life),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	issuer, signer := c.root, c.issuer
+	issuer, signer := c.Root, c.issuer
 	if purpose == "entra-app" {
 		issuer, signer = template, key
 	}
@@ -164,11 +176,28 @@ func (c *custodian) make(name, purpose string) (*held, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(der)
-	return &held{key: key, Identity: act.Identity{ID: ulid.Make().String(), NotBefore: template.NotBefore, NotAfter: template.NotAfter,
+	return &Held{Key: key, Identity: act.Identity{ID: ulid.Make().String(), NotBefore: template.NotBefore, NotAfter: template.NotAfter,
 		SHA256: hex.EncodeToString(sum[:]), Issuer: "builtin", Driver: "software", Chain: [][]byte{der}, CreatedAt: now, ChangedAt: now}}, nil
 }
 
-func (c *custodian) find(id string) (*held, error) {
+// someKeys are a few RSA keys, which take long to make, for all of a suite.
+var someKeys = sync.OnceValues(func() (keys [4]*rsa.PrivateKey, err error) {
+	for i := range keys {
+		if keys[i], err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+			break
+		}
+	}
+	return keys, err
+})
+
+// rsaKey is the next of some: no two identities after another have the same.
+func (c *Custodian) rsaKey() (crypto.Signer, error) {
+	keys, err := someKeys()
+	c.used++
+	return keys[c.used%len(keys)], err
+}
+
+func (c *Custodian) find(id string) (*Held, error) {
 	for _, h := range c.all {
 		if h.ID == id {
 			return h, nil
@@ -188,7 +217,8 @@ func moves() map[act.IdentityState][]act.IdentityState {
 	}
 }
 
-func (c *custodian) MoveIdentity(_ context.Context, of act.Identity, to act.IdentityState) (act.Identity, error) {
+// MoveIdentity is of connection.Keeper.
+func (c *Custodian) MoveIdentity(_ context.Context, of act.Identity, to act.IdentityState) (act.Identity, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return act.Identity{}, err
@@ -212,7 +242,8 @@ func (c *custodian) MoveIdentity(_ context.Context, of act.Identity, to act.Iden
 	return h.Identity, nil
 }
 
-func (c *custodian) ListIdentities(_ context.Context, tenant, connection string) ([]act.Identity, error) {
+// ListIdentities is of connection.Keeper.
+func (c *Custodian) ListIdentities(_ context.Context, tenant, connection string) ([]act.Identity, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return nil, err
@@ -230,7 +261,8 @@ func (c *custodian) ListIdentities(_ context.Context, tenant, connection string)
 	return list, nil
 }
 
-func (c *custodian) Identity(_ context.Context, id string) (act.Identity, error) {
+// Identity is of connection.Keeper.
+func (c *Custodian) Identity(_ context.Context, id string) (act.Identity, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return act.Identity{}, err
@@ -244,7 +276,7 @@ func (c *custodian) Identity(_ context.Context, id string) (act.Identity, error)
 }
 
 // shown is an identity that may be used; "" is the active one.
-func (c *custodian) shown(tenant, connection, purpose, id string) (*held, error) {
+func (c *Custodian) shown(tenant, connection, purpose, id string) (*Held, error) {
 	for _, h := range c.all {
 		if h.Tenant != tenant || h.Connection != connection || h.Purpose != purpose || id != "" && h.ID != id {
 			continue
@@ -259,7 +291,8 @@ func (c *custodian) shown(tenant, connection, purpose, id string) (*held, error)
 	return nil, fault.New(fault.Missing, "keeper", "the connection has no identity for "+purpose)
 }
 
-func (c *custodian) IdentityCertificate(_ context.Context, tenant, connection, id string) (*tls.Certificate, error) {
+// IdentityCertificate is of connection.Keeper.
+func (c *Custodian) IdentityCertificate(_ context.Context, tenant, connection, id string) (*tls.Certificate, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return nil, err
@@ -270,19 +303,21 @@ func (c *custodian) IdentityCertificate(_ context.Context, tenant, connection, i
 		return nil, err
 	}
 	leaf, err := x509.ParseCertificate(h.Chain[0])
-	return &tls.Certificate{Certificate: h.Chain, Leaf: leaf, PrivateKey: h.key}, err
+	return &tls.Certificate{Certificate: h.Chain, Leaf: leaf, PrivateKey: h.Key}, err
 }
 
-// ClientCertificate and ServerCertificate are of client.Signers.
-func (c *custodian) ClientCertificate(ctx context.Context, tenant, connection string) (*tls.Certificate, error) {
+// ClientCertificate is of client.Signers.
+func (c *Custodian) ClientCertificate(ctx context.Context, tenant, connection string) (*tls.Certificate, error) {
 	return c.IdentityCertificate(ctx, tenant, connection, "")
 }
 
-func (c *custodian) ServerCertificate(string) (*tls.Certificate, error) {
+// ServerCertificate is of client.Signers.
+func (c *Custodian) ServerCertificate(string) (*tls.Certificate, error) {
 	return nil, fault.New(fault.Missing, "keeper", "no certificate")
 }
 
-func (c *custodian) AssertClient(_ context.Context, tenant, connection, identity string, life time.Duration) (string, error) {
+// AssertClient is of connection.Keeper.
+func (c *Custodian) AssertClient(_ context.Context, tenant, connection, identity string, life time.Duration) (string, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return "", err
@@ -293,11 +328,12 @@ func (c *custodian) AssertClient(_ context.Context, tenant, connection, identity
 		return "", err
 	}
 	b := c.bindings[tenant+"/"+connection]
-	return sign.AssertClient(sign.Key{Signer: h.key, Use: sign.EntraApp}, sign.Assertion{
+	return sign.AssertClient(sign.Key{Signer: h.Key, Use: sign.EntraApp}, sign.Assertion{
 		Authority: b.Authority, Tenant: b.EntraTenant, App: b.App, Life: life, Certificate: sha256.Sum256(h.Chain[0])}, time.Now())
 }
 
-func (c *custodian) ProvePossession(_ context.Context, tenant, connection, identity string, life time.Duration) (string, error) {
+// ProvePossession is of connection.Keeper.
+func (c *Custodian) ProvePossession(_ context.Context, tenant, connection, identity string, life time.Duration) (string, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return "", err
@@ -307,11 +343,12 @@ func (c *custodian) ProvePossession(_ context.Context, tenant, connection, ident
 	if err != nil {
 		return "", err
 	}
-	return sign.ProvePossession(sign.Key{Signer: h.key, Use: sign.EntraApp}, sign.Proof{
+	return sign.ProvePossession(sign.Key{Signer: h.Key, Use: sign.EntraApp}, sign.Proof{
 		Object: c.bindings[tenant+"/"+connection].AppObject, Life: life, Certificate: sha256.Sum256(h.Chain[0])}, time.Now())
 }
 
-func (c *custodian) SetSecret(_ context.Context, tenant, connection, _ string, s client.Credential) error {
+// SetSecret is of connection.Keeper.
+func (c *Custodian) SetSecret(_ context.Context, tenant, connection, _ string, s client.Credential) error {
 	unlock, err := c.lock()
 	if err != nil {
 		return err
@@ -321,7 +358,8 @@ func (c *custodian) SetSecret(_ context.Context, tenant, connection, _ string, s
 	return nil
 }
 
-func (c *custodian) RemoveSecret(_ context.Context, tenant, connection, _ string) error {
+// RemoveSecret is of connection.Keeper.
+func (c *Custodian) RemoveSecret(_ context.Context, tenant, connection, _ string) error {
 	unlock, err := c.lock()
 	if err != nil {
 		return err
@@ -331,7 +369,8 @@ func (c *custodian) RemoveSecret(_ context.Context, tenant, connection, _ string
 	return nil
 }
 
-func (c *custodian) OpenCredential(_ context.Context, u client.Use) (client.Credential, error) {
+// OpenCredential is of connection.Keeper.
+func (c *Custodian) OpenCredential(_ context.Context, u client.Use) (client.Credential, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return client.Credential{}, err
@@ -344,17 +383,25 @@ func (c *custodian) OpenCredential(_ context.Context, u client.Use) (client.Cred
 	return s, nil
 }
 
-func (c *custodian) Status(context.Context) (act.State, error) {
+// Status is of connection.Keeper.
+func (c *Custodian) Status(context.Context) (act.State, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return act.State{}, err
 	}
 	defer unlock()
-	return act.State{Region: "us", Root: c.root.Raw}, nil
+	return act.State{Region: "us", Root: c.Root.Raw}, nil
 }
 
-// stolen is what a thief would have who broke into the keeper's memory.
-func (c *custodian) stolen(t testing.TB, id string) *held {
+// Secrets is how many secrets are kept.
+func (c *Custodian) Secrets() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.secrets)
+}
+
+// Stolen is what a thief would have who broke into the keeper's memory.
+func (c *Custodian) Stolen(t testing.TB, id string) *Held {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
