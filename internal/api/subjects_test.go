@@ -398,9 +398,13 @@ func TestBackup(t *testing.T) {
 	r.scratchIsEmpty()
 }
 
+// scratchIsEmpty waits a moment: a file goes after the last byte of its answer.
 func (r *rig) scratchIsEmpty() {
 	r.t.Helper()
 	left, err := os.ReadDir(r.cfg.Scratch)
+	for end := time.Now().Add(2 * time.Second); err == nil && len(left) > 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		left, err = os.ReadDir(r.cfg.Scratch)
+	}
 	must(r.t, err)
 	if len(left) > 0 {
 		r.t.Errorf("%d files are left behind", len(left))
