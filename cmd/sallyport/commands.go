@@ -14,6 +14,7 @@ type commands struct {
 
 	Init    initCmd    `cmd:"" help:"Make the folder that serve runs from."`
 	Serve   serveCmd   `cmd:"" help:"Run the gateway."`
+	Keeper  keeperCmd  `cmd:"" help:"Keep keys, secrets and the ledger of one region."`
 	Demo    demoCmd    `cmd:"" help:"Show the gateway at work on loopback, kill it once, and count."`
 	Doctor  doctorCmd  `cmd:"" help:"Say what is wrong, and what to do about it."`
 	Version versionCmd `cmd:"" help:"Print the version."`

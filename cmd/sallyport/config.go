@@ -40,6 +40,7 @@ type config struct {
 	Limits    limitsConfig     `toml:"limits,omitempty"`
 	Delivery  deliveryConfig   `toml:"delivery,omitempty"`
 	Alarm     alarmConfig      `toml:"alarm,omitempty"`
+	Keepers   []keeperAt       `toml:"keeper,omitempty"`
 }
 
 type apiConfig struct {
@@ -182,6 +183,11 @@ func (c config) check(path string) error {
 			return fault.New(fault.Invalid, "", path+": "+err.Error())
 		}
 	}
+	for _, k := range c.Keepers {
+		if err := k.check(c.Regions); err != nil {
+			return fault.New(fault.Invalid, "", path+": "+err.Error())
+		}
+	}
 	return nil
 }
 
@@ -236,6 +242,16 @@ func (c config) hostnames() []string {
 	return names
 }
 
+// hostsOf are the names whose certificates the keeper of a region has: the
+// first region's also those of no region.
+func (c config) hostsOf(region string) []string {
+	names := []string{c.hostname(region), c.platformName(region)}
+	if region == c.Regions[0] {
+		names = append(names, c.hostname(""), c.platformName(""))
+	}
+	return names
+}
+
 func (c config) edgeLimits() edge.Limits {
 	return edge.Limits{
 		ConnectionsPerIP: c.Limits.ConnectionsPerIP, ConnectionsPerNetwork: c.Limits.ConnectionsPerNetwork,
@@ -276,7 +292,6 @@ const (
 
 // Times of the node that are not worth a setting.
 const (
-	defaultSlots  = 500              // a slot is a goroutine and a socket; hosts that hang hold theirs for minutes
-	drainTime     = 30 * time.Second // for sessions in DATA and deliveries under way at a stop
-	certificateIn = 365 * 24 * time.Hour
+	defaultSlots = 500              // a slot is a goroutine and a socket; hosts that hang hold theirs for minutes
+	drainTime    = 30 * time.Second // for sessions in DATA and deliveries under way at a stop
 )

@@ -17,9 +17,9 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/directory"
 	"github.com/sallyport-mail/sallyport/internal/edge"
 	"github.com/sallyport-mail/sallyport/internal/fault"
-	"github.com/sallyport-mail/sallyport/internal/keeper/client"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/mailauth/dns"
+	"github.com/sallyport-mail/sallyport/internal/outbox"
 	"github.com/sallyport-mail/sallyport/internal/queue"
 	"github.com/sallyport-mail/sallyport/internal/smtp"
 	"github.com/sallyport-mail/sallyport/internal/store"
@@ -36,7 +36,7 @@ type gateway struct {
 
 	store       *store.Store
 	tenants     *tenant.Registry
-	custody     *client.Files
+	custody     *custody
 	resolver    dns.Resolver
 	connections *connection.Registry
 	directory   *directory.Directory
@@ -45,6 +45,7 @@ type gateway struct {
 	edge        *edge.Edge
 	deliverer   *deliver.Deliverer
 	alarm       *alarm.Watch
+	outbox      *outbox.Carrier
 	smtp        []*smtp.Server // one a listener
 	http        *http.Server
 
@@ -61,7 +62,7 @@ type gateway struct {
 func startGateway(ctx context.Context, dir string, cfg config, log *slog.Logger) (*gateway, error) {
 	g := &gateway{dir: dir, cfg: cfg, log: log, failed: make(chan error, 1)}
 	for _, step := range []func(context.Context) error{
-		g.openStore, g.openTenants, g.openConnections, g.openRoad, g.openEdge, g.openAlarm, g.openAPI, g.listen,
+		g.openStore, g.openTenants, g.openCustody, g.openConnections, g.openRoad, g.openEdge, g.openOutbox, g.openAlarm, g.openAPI, g.listen,
 	} {
 		if err := step(ctx); err != nil {
 			g.close()
@@ -93,21 +94,12 @@ func (g *gateway) openTenants(ctx context.Context) (err error) {
 }
 
 func (g *gateway) openConnections(ctx context.Context) (err error) {
-	if g.custody, err = client.NewFiles(g.dir); err != nil {
-		return err
-	}
-	if n, err := g.custody.Sweep(); err != nil || n > 0 {
-		g.log.Warn("custody was swept of files that a kill had left half written", "files", n, "error", err)
-	}
-	if err = selfSign(g.custody, g.cfg, time.Now()); err != nil {
-		return err
-	}
 	if g.resolver, err = dns.New(g.cfg.DNS.Servers); err != nil {
 		return err
 	}
 	g.connections, err = connection.New(ctx, connection.Config{
 		DB: g.store.Control, Tenants: g.tenants, Resolver: g.resolver, Signers: g.custody, Credentials: g.custody,
-		MXPort: g.cfg.DNS.MXPort, IsLocal: g.cfg.isOurs(), Hello: g.cfg.hostname(""), Dress: g.dress, Timeouts: g.cfg.Delivery.timeouts(),
+		Keepers: g.keeperOf, Flow: g.flow, MXPort: g.cfg.DNS.MXPort, IsLocal: g.cfg.isOurs(), Hello: g.cfg.hostname(""), Dress: g.dress, Timeouts: g.cfg.Delivery.timeouts(),
 		Log: g.log, Now: time.Now,
 	})
 	if err != nil {
@@ -178,8 +170,12 @@ func (g *gateway) listen(ctx context.Context) error {
 func (g *gateway) run() {
 	g.background("trace", g.trace.Run)
 	g.background("queue", g.queue.Run)
+	g.background("connections", g.connections.Run)
 	g.background("deliver", func(ctx context.Context) error { return g.deliverer.Run(ctx, drainTime/2) })
 	g.background("housekeeping", g.keepHouse)
+	g.background("outbox", g.outbox.Run)
+	g.background("secrets", g.bringSecrets)
+	g.background("keepers", g.resumeAfterKeepers)
 	g.background("alarm", g.alarm.Run)
 	for i, l := range g.cfg.Listeners {
 		rules := g.rules(l)
@@ -272,6 +268,7 @@ func (g *gateway) rules(l listenerConfig) smtp.Listener {
 			return g.cfg.hostname(l.Region)
 		},
 		TLS:          listenerTLS(g.cfg, l, g.custody),
+		TLSReady:     g.tlsReady(l),
 		ImplicitTLS:  l.Kind == "submissions",
 		Auth:         l.edgeKind() == edge.Submission,
 		InsecureAuth: l.InsecureAuth,

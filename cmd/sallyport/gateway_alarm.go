@@ -51,8 +51,11 @@ func (g *gateway) figures(ctx context.Context) (alarm.Figures, error) {
 	for _, d := range all {
 		f.Routes = append(f.Routes, alarm.Route{Destination: d.Key, State: d.State, Reason: d.Reason, Queued: d.Queued, Since: d.Since})
 	}
-	for _, c := range g.custody.ServerCertificates() {
+	for _, c := range g.certificates() {
 		f.Certificates = append(f.Certificates, alarm.Certificate{Host: c.Host, NotAfter: c.NotAfter})
+	}
+	for _, s := range g.keeperStates(ctx) {
+		f.Custody = append(f.Custody, s.figure())
 	}
 	return f, err
 }

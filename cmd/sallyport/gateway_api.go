@@ -53,7 +53,9 @@ func (g *gateway) openAPI(ctx context.Context) error {
 
 func (g *gateway) storeStats() api.StoreStats {
 	s := g.store.Stats()
-	return api.StoreStats{Commits: s.Commits, Changes: s.Changes, Retried: s.Retried, Waiting: s.Waiting, WALBytes: s.WALBytes, FreeBytes: s.FreeBytes}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return api.StoreStats{Outbox: g.outboxWaiting(ctx), Commits: s.Commits, Changes: s.Changes, Retried: s.Retried, Waiting: s.Waiting, WALBytes: s.WALBytes, FreeBytes: s.FreeBytes}
 }
 
 // regionStats lists the regions of the settings, and those that mail is still
@@ -73,8 +75,10 @@ func (g *gateway) regionStats() []api.RegionStats {
 
 func (g *gateway) certificates() []api.Certificate {
 	var out []api.Certificate
-	for _, c := range g.custody.ServerCertificates() {
-		out = append(out, api.Certificate{Host: c.Host, NotAfter: c.NotAfter})
+	for _, c := range g.hostCertificates() {
+		if c.err == nil {
+			out = append(out, api.Certificate{Host: c.host, NotAfter: c.cert.Leaf.NotAfter})
+		}
 	}
 	return out
 }
@@ -101,6 +105,9 @@ func (g *gateway) checks() []api.Check {
 		{Name: "stop switches", Run: g.checkStops},
 		{Name: "egress", Run: g.checkEgress},
 		{Name: "custody", Run: g.checkCustody},
+		{Name: "keepers", Run: g.checkKeepers},
+		{Name: "ledger", Run: g.checkLedger},
+		{Name: "audit events", Run: g.checkOutbox},
 		{Name: "api", Run: g.checkAPI},
 	}
 }
@@ -124,17 +131,17 @@ const certificateSoon = 21 * 24 * time.Hour
 
 func (g *gateway) checkCertificates(context.Context) (bool, string, string) {
 	var broken, ending, selfSigned []string
-	for _, c := range g.custody.ServerCertificates() {
+	for _, c := range g.hostCertificates() {
 		switch {
-		case c.Err != nil:
-			broken = append(broken, c.Host+": "+c.Err.Error())
-		case time.Until(c.NotAfter) < certificateSoon:
-			ending = append(ending, c.Host+" ends "+c.NotAfter.Format(time.DateOnly))
-		case c.SelfSigned:
-			selfSigned = append(selfSigned, c.Host)
+		case c.err != nil:
+			broken = append(broken, c.host+": "+fault.Sentence(c.err))
+		case time.Until(c.cert.Leaf.NotAfter) < certificateSoon:
+			ending = append(ending, c.host+" ends "+c.cert.Leaf.NotAfter.Format(time.DateOnly))
+		case isSelfSigned(c.cert.Leaf):
+			selfSigned = append(selfSigned, c.host)
 		}
 	}
-	fix := "Put the certificate and key of the host into tls/<host>.crt and .key; they are read again by themselves."
+	fix := "Put the certificate and key of the host into import/<host>.crt and .key of the keeper's folder (keeper/<region>/ here, when serve runs it); it takes them over by itself."
 	switch {
 	case len(broken) > 0:
 		return false, "cannot be used: " + some(broken), fix
@@ -244,12 +251,6 @@ func (g *gateway) checkEgress(ctx context.Context) (bool, string, string) {
 		return false, some(found), "Publish matching PTR and address records: many receivers refuse senders without them."
 	}
 	return true, "the pools' names and addresses agree", ""
-}
-
-// checkCustody says what the design asks it to say until a keeper holds keys.
-func (g *gateway) checkCustody(context.Context) (bool, string, string) {
-	return false, "custody: none; keys and passwords are files that the gateway's user can read",
-		"For trying out only, until the keeper holds them."
 }
 
 func (g *gateway) checkAPI(context.Context) (bool, string, string) {

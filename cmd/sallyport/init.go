@@ -7,13 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
-	"github.com/sallyport-mail/sallyport/internal/keeper/client"
 )
 
 type initCmd struct {
@@ -36,7 +34,7 @@ func (c *initCmd) Run(e *env) error {
 	if err := cfg.check("the settings given"); err != nil {
 		return err
 	}
-	if err := writeFolder(dir, cfg, time.Now()); err != nil {
+	if err := writeFolder(dir, cfg); err != nil {
 		return err
 	}
 	if e.flags.JSON {
@@ -46,9 +44,8 @@ func (c *initCmd) Run(e *env) error {
 	fmt.Fprintf(e.stdout, `made %s
   %-18s addresses, base domain, regions, store, listeners
   %-18s the operator's API token (keep it: it may do everything)
-  %-18s self-signed certificates of %s and the regions' names
 next: sallyport serve --data %s
-`, dir, configName, tokenName, "tls/", cfg.hostname(""), dir)
+`, dir, configName, tokenName, dir)
 	return nil
 }
 
@@ -105,8 +102,9 @@ func emptyDir(dir string) error {
 	return nil
 }
 
-// writeFolder writes settings, token and certificates.
-func writeFolder(dir string, cfg config, now time.Time) error {
+// writeFolder writes settings and token. Keepers make their folders, and the
+// first certificates, when they are started.
+func writeFolder(dir string, cfg config) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fault.Wrap(fault.Invalid, "init", err)
 	}
@@ -119,27 +117,6 @@ func writeFolder(dir string, cfg config, now time.Time) error {
 	}
 	if err := writeSynced(filepath.Join(dir, tokenName), []byte(newToken()+"\n"), 0o600); err != nil {
 		return err
-	}
-	custody, err := client.NewFiles(dir)
-	if err != nil {
-		return err
-	}
-	return selfSign(custody, cfg, now)
-}
-
-// selfSign makes a certificate for each of our host names that has none.
-func selfSign(custody *client.Files, cfg config, now time.Time) error {
-	for _, host := range cfg.hostnames() {
-		if _, err := custody.ServerCertificate(host); !fault.Is(err, fault.Missing) {
-			continue
-		}
-		cert, key, err := client.SelfSigned(host, now, certificateIn)
-		if err != nil {
-			return err
-		}
-		if err := custody.WriteServerCertificate(host, cert, key); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"strings"
+	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/keeper/client"
 )
@@ -41,6 +43,25 @@ func listenerTLS(cfg config, l listenerConfig, signers client.Signers) *tls.Conf
 	}
 	return plain
 }
+
+// tlsReady tells whether the keeper that signs a listener's handshakes can be
+// asked. It does not wait for one that is away.
+func (g *gateway) tlsReady(l listenerConfig) func(context.Context) bool {
+	host := g.cfg.hostname(l.Region)
+	return func(ctx context.Context) bool {
+		r, err := g.custody.Region(g.custody.HostRegion(host))
+		if err != nil {
+			return false
+		}
+		ctx, cancel := context.WithTimeout(ctx, tlsPatience)
+		defer cancel()
+		return r.Reachable(ctx)
+	}
+}
+
+// tlsPatience is how long a client that says STARTTLS waits for a keeper that
+// is being started.
+const tlsPatience = 3 * time.Second
 
 func (c certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))

@@ -45,6 +45,24 @@ type Figures struct {
 	Certificates []Certificate
 	Accepted     uint64 // messages, since start
 	Refused      uint64 // in the dialogue, since start
+	Custody      []Custody
+}
+
+// Custody is how a region's keeper is.
+type Custody struct {
+	Region  string
+	Away    string // why it does not answer, "" when it does
+	Frozen  string // why it does nothing, "" when it does
+	Breaker string // "tripped" is an alarm
+	Recent  []Notable
+}
+
+// Notable is something that a keeper has raised an alarm for itself.
+type Notable struct {
+	At     time.Time
+	Kind   string
+	Tenant string
+	Text   string
 }
 
 // Route is a destination's state.

@@ -62,6 +62,9 @@ func (r Rules) judge(f Figures, now time.Time) []Alarm {
 			Fix:    "Make room before the gateway refuses mail.",
 		})
 	}
+	for _, c := range f.Custody {
+		found = append(found, c.judge(now)...)
+	}
 	return append(found, r.certificates(f.Certificates, now)...)
 }
 

@@ -65,6 +65,7 @@ type StoreStats struct {
 	Waiting   int    `json:"waiting" doc:"Changes for which no commit has begun"`
 	WALBytes  int64  `json:"wal_bytes"`
 	FreeBytes int64  `json:"free_bytes"`
+	Outbox    int64  `json:"outbox" doc:"Audit events on their way to the ledger"`
 }
 
 // RegionStats are one region's figures.

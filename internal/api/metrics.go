@@ -23,12 +23,12 @@ func (s *server) metricsHandler() http.Handler {
 // figures reads the rooms' figures when it is scraped; nothing is counted
 // twice.
 type figures struct {
-	s                                                              *server
-	depth, oldest, destinations, inFlight                          *prometheus.Desc
-	accepted, delivered, deferrals, failures                       *prometheus.Desc
-	sessions, connects, taken, refused, deferred, unproven         *prometheus.Desc
-	commits, changes, retried, group, waiting, walBytes, freeBytes *prometheus.Desc
-	region, notAfter, tenants, domains                             *prometheus.Desc
+	s                                                                      *server
+	depth, oldest, destinations, inFlight                                  *prometheus.Desc
+	accepted, delivered, deferrals, failures                               *prometheus.Desc
+	sessions, connects, taken, refused, deferred, unproven                 *prometheus.Desc
+	commits, changes, retried, group, waiting, walBytes, freeBytes, outbox *prometheus.Desc
+	region, notAfter, tenants, domains                                     *prometheus.Desc
 }
 
 func newFigures(s *server) *figures {
@@ -58,6 +58,7 @@ func newFigures(s *server) *figures {
 		waiting:      d("store_changes_waiting", "Changes for which no commit has begun."),
 		walBytes:     d("store_wal_bytes", "Size of the write-ahead logs."),
 		freeBytes:    d("store_free_bytes", "Free bytes on the data disk."),
+		outbox:       d("outbox_events", "Audit events on their way to the ledger."),
 		region:       d("region_delivered_total", "Deliveries since start by region.", "region"),
 		notAfter:     d("certificate_not_after_seconds", "When a server certificate ends, in Unix time.", "host"),
 		tenants:      d("tenants", "Tenants."),
@@ -140,4 +141,5 @@ func (f *figures) collectStore(gauge gauger, count counter) {
 	gauge(f.waiting, float64(st.Waiting))
 	gauge(f.walBytes, float64(st.WALBytes))
 	gauge(f.freeBytes, float64(st.FreeBytes))
+	gauge(f.outbox, float64(st.Outbox))
 }

@@ -90,7 +90,9 @@ func (r *Registry) startCompromise(ctx context.Context, a tenant.Actor, e *entry
 	if i.State == act.Compromised {
 		return p, nil
 	}
-	if _, err := k.MoveIdentity(ctx, i, act.Compromised); err != nil {
+	_, err = k.MoveIdentity(ctx, i, act.Compromised)
+	r.forget(e)
+	if err != nil {
 		// It is written down, so it is done as soon as the keeper is there.
 		return p, (&fault.Error{Kind: fault.KindOf(err), Op: "", Err: err}).WithHint("It will be done as soon as the keeper answers: see that it runs.")
 	}

@@ -50,6 +50,16 @@ func (r *Registry) custody(op, tenant string) (Keeper, error) {
 	return k, wrap(op, err)
 }
 
+// forget has custody ask the keeper anew at the next dial, where it remembers
+// which identity a connection shows.
+func (r *Registry) forget(e *entry) {
+	if f, ok := r.c.Signers.(interface {
+		Forget(tenant, connection string)
+	}); ok {
+		f.Forget(e.Tenant, e.Name)
+	}
+}
+
 // hasIdentity reports whether a connection shows an identity of ours.
 func (e *entry) hasIdentity() bool { return e.TLS == TLSMutual && len(e.Hosts) > 0 }
 
@@ -65,6 +75,12 @@ func (e *entry) purposes() []string {
 // connection can be shown to nobody else.
 func (e *entry) binding() act.Binding {
 	b := act.Binding{Host: e.Host, Port: uint16(e.Port), ServerName: e.ServerName}
+	if b.Host == "" { // bound to the MX of the domains
+		b.Host = "mx"
+	}
+	if b.Port == 0 {
+		b.Port = smtpPort
+	}
 	if e.CA != "" {
 		sum := sha256.Sum256([]byte(e.CA))
 		b.CA = hex.EncodeToString(sum[:])
@@ -91,12 +107,15 @@ func (r *Registry) ensure(ctx context.Context, e *entry) error {
 	if err != nil {
 		return err
 	}
-	if err := k.BindConnection(ctx, e.Tenant, e.Name, e.binding()); err != nil {
-		return wrap(op, err)
+	if err := r.bind(ctx, e); err != nil {
+		return err
 	}
 	have, err := k.ListIdentities(ctx, e.Tenant, e.Name)
 	if err != nil {
 		return wrap(op, err)
+	}
+	if len(have) == 0 && e.Kind == KindSMTP && r.handMade(ctx, e) {
+		return nil
 	}
 	for _, purpose := range e.purposes() {
 		if err := begin(ctx, k, e, purpose, have); err != nil {
@@ -104,6 +123,33 @@ func (r *Registry) ensure(ctx context.Context, e *entry) error {
 		}
 	}
 	return nil
+}
+
+// handMade reports an identity that somebody has put beside the keeper by
+// hand: the partner knows that one, so it is not replaced unasked.
+func (r *Registry) handMade(ctx context.Context, e *entry) bool {
+	_, err := r.c.Signers.ClientCertificate(ctx, e.Tenant, e.Name)
+	return err == nil
+}
+
+// bind tells the keeper which partner a connection's identities and secrets
+// are for; one that is bound to the same partner stays as it is.
+func (r *Registry) bind(ctx context.Context, e *entry) error {
+	const op = "connection.Bind"
+	k, err := r.custody(op, e.Tenant)
+	if err != nil {
+		return err
+	}
+	return wrap(op, k.BindConnection(ctx, e.Tenant, e.Name, e.binding()))
+}
+
+// Bind is for what custody is to hold of a connection beside its identities.
+func (r *Registry) Bind(ctx context.Context, tenant, name string) error {
+	e := r.entry(tenant, name)
+	if e == nil {
+		return missing("connection.Bind", tenant, name)
+	}
+	return r.bind(ctx, e)
 }
 
 // begin gives a connection its first identity of a purpose. One that has had

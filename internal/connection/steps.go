@@ -144,6 +144,7 @@ func (c *change) move(ctx context.Context, id string, to act.IdentityState) erro
 		return err
 	}
 	moved, err := c.k.MoveIdentity(ctx, *i, to)
+	c.forget(c.e)
 	if err == nil {
 		*i = moved
 	}

@@ -17,8 +17,10 @@ const (
 	alarmBreaker = "breaker"
 	alarmIssuer  = "issuer"
 	alarmFrozen  = "frozen"
-	alarmImport  = "import"
-	alarmRenewal = "renewal"
+
+	alarmRotation = "rotation"
+	alarmImport   = "import"
+	alarmRenewal  = "renewal"
 )
 
 // mostAlarms are kept in memory; all of them are in the ledger.

@@ -59,7 +59,7 @@ func TestAuthority(t *testing.T) {
 	if !r.Root().Equal(root) || !r.authority.online.Certificate.Equal(second) {
 		t.Error("another root or issuer")
 	}
-	r.bound(t, "acme")
+	r.boundAll(t, "acme")
 	r.offline(t, at, offline)
 }
 
@@ -161,7 +161,7 @@ func TestRootKeyLeft(t *testing.T) {
 func TestEndingIdentities(t *testing.T) {
 	at := &clock{time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}
 	r := newRig(t, func(c *Config) { c.Now, c.Hosts = at.Now, nil })
-	r.bound(t, "acme")
+	r.boundAll(t, "acme")
 	r.to(t, r.issued(t, "acme", client, 0), act.Active)
 	for days, want := range map[int]int{20: 0, 25: 1} {
 		r.quiet()

@@ -13,7 +13,7 @@ import (
 
 func TestBindConnection(t *testing.T) {
 	eachStore(t, func(t *testing.T, r *rig) {
-		r.bound(t, "acme", "acme")
+		r.boundAll(t, "acme", "acme")
 		other := aBinding()
 		other.Port = 26
 		if _, err := r.BindConnection(t.Context(), someone(), act.Bind{Context: of("acme", "binding"), Binding: other}); !fault.Is(err, fault.Conflict) || !strings.Contains(fault.HintOf(err), "order") {
@@ -63,7 +63,7 @@ func TestCheckBinding(t *testing.T) {
 
 func TestReleaseConnection(t *testing.T) {
 	eachStore(t, func(t *testing.T, r *rig) {
-		r.bound(t, "acme", "other")
+		r.boundAll(t, "acme", "other")
 		bad := r.to(t, r.issued(t, "acme", client, 0), act.Compromised)
 		active := r.to(t, r.issued(t, "acme", client, 2), act.Active)
 		issued := r.issued(t, "acme", client, 0)
@@ -85,7 +85,7 @@ func TestReleaseConnection(t *testing.T) {
 		if err := r.shake(t, of("acme", client), active.SHA256); !fault.Is(err, fault.Denied) {
 			t.Errorf("%v", err)
 		}
-		r.bound(t, "acme") // and it may be bound anew
+		r.boundAll(t, "acme") // and it may be bound anew
 	})
 }
 
@@ -96,7 +96,7 @@ func TestRebind(t *testing.T) {
 		if err := r.rebind(t.Context(), "acme", "mailbox", to, nil); !fault.Is(err, fault.Missing) {
 			t.Errorf("unbound: %v", err)
 		}
-		r.bound(t, "acme")
+		r.boundAll(t, "acme")
 		one := r.to(t, r.issued(t, "acme", client, 0), act.Active)
 		old := r.to(t, r.issued(t, "acme", client, 0), act.Retired)
 		key := r.to(t, r.issued(t, "acme", app, 0), act.Active)

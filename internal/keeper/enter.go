@@ -28,12 +28,19 @@ type task struct {
 	// frequent acts don't wait for the entry of their outcome: what they did is
 	// done, and the entry before it is on disk.
 	frequent bool
+	// actor is who does it, when that is not the peer: operators.
+	actor string
+	// whenFrozen: it is done all the same.
+	whenFrozen bool
 }
 
 // carryOut does an act: the entry that says so is on disk before do is called,
 // and the outcome is entered after. Nothing is done when there is no entry.
 func carryOut[A any](ctx context.Context, k *Keeper, t task, do func(context.Context) (A, error)) (A, error) {
 	var none A
+	if err := k.mayAct(); err != nil && !t.whenFrozen {
+		return none, err
+	}
 	if k.watch.Note(t.name, t.about.Tenant, t.about.Connection) {
 		k.alarm(alarmRate, t.about.Tenant, string(t.name)+" for "+t.about.Tenant+"/"+t.about.Connection+" is asked for more often than it can need")
 	}
@@ -79,8 +86,11 @@ func noEntry(err error) error {
 }
 
 func (k *Keeper) entry(t task, outcome string) ledger.Entry {
+	if t.actor == "" {
+		t.actor = t.peer.String()
+	}
 	return ledger.Entry{
-		Source: ledger.Witnessed, Actor: t.peer.String(), Act: string(t.name), Tenant: t.about.Tenant, Connection: t.about.Connection,
+		Source: ledger.Witnessed, Actor: t.actor, Act: string(t.name), Tenant: t.about.Tenant, Connection: t.about.Connection,
 		Subject: t.subject, Purpose: t.about.Purpose, Trace: t.about.Trace, Outcome: outcome,
 	}
 }
@@ -90,6 +100,9 @@ func (k *Keeper) enter(ctx context.Context, e ledger.Entry) error {
 	e.Source = ledger.Witnessed
 	if e.Actor == "" {
 		e.Actor = "keeper"
+	}
+	if k.ledger == nil {
+		return k.readable("keeper.Enter")
 	}
 	if _, err := k.ledger.Append(ctx, e); err != nil {
 		return noEntry(err)
@@ -156,11 +169,13 @@ func (o *outcomes) write(ctx context.Context) bool {
 	n := min(len(o.list), outcomeBatch)
 	batch := o.list[:n:n]
 	o.mu.Unlock()
-	if n == 0 {
+	if n == 0 || o.k.ledger == nil {
 		return false
 	}
 	if _, err := o.k.ledger.AppendEach(ctx, batch); err != nil {
-		o.k.c.Log.Error("keeper: outcomes were not entered", "entries", n, "error", err)
+		if ctx.Err() == nil { // at the end they are written once more
+			o.k.c.Log.Error("keeper: outcomes were not entered", "entries", n, "error", err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):

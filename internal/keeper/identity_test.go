@@ -64,7 +64,7 @@ func aBinding() act.Binding {
 		EntraTenant: aTenantID, App: anApp, AppObject: anObject}
 }
 
-func (r *rig) bound(t testing.TB, tenants ...string) {
+func (r *rig) boundAll(t testing.TB, tenants ...string) {
 	t.Helper()
 	for _, tenant := range tenants {
 		if _, err := r.BindConnection(t.Context(), someone(), act.Bind{Context: of(tenant, "binding"), Binding: aBinding()}); err != nil {
@@ -116,7 +116,7 @@ func (r *rig) shake(t testing.TB, c act.Context, sum string) error {
 }
 
 // sql changes rows behind the keeper's back.
-func (r *rig) sql(t testing.TB, q store.KeeperSQL, args ...any) {
+func (r *rig) exec(t testing.TB, q store.KeeperSQL, args ...any) {
 	t.Helper()
 	err := r.door.Change(t.Context(), func(tx store.KeeperTx) error {
 		n, err := tx.Exec(q, args...)
@@ -131,7 +131,7 @@ func (r *rig) sql(t testing.TB, q store.KeeperSQL, args ...any) {
 }
 
 // told waits until an alarm of a kind is there and entered.
-func (r *rig) alarmed(t testing.TB, kind, tenant string) {
+func (r *rig) raised(t testing.TB, kind, tenant string) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		found, err := r.ledger.Search(t.Context(), ledger.Filter{Act: "alarm", Tenant: tenant, Limit: 1000})
@@ -175,7 +175,7 @@ func TestIssueIdentity(t *testing.T) {
 		if _, err := r.IssueIdentity(t.Context(), someone(), act.Issue{Context: of("acme", client)}); !fault.Is(err, fault.Missing) || fault.HintOf(err) == "" {
 			t.Errorf("without a binding: %v", err)
 		}
-		r.bound(t, "acme")
+		r.boundAll(t, "acme")
 		one := r.issued(t, "acme", client, 0)
 		before, after := r.outcome(t, act.IssueIdentity)
 		if before.Subject != one.ID || before.Outcome != begun || after.Outcome != carried {
@@ -235,7 +235,7 @@ func (r *rig) verify(t testing.TB, i act.Identity, usage x509.ExtKeyUsage) *x509
 
 func TestIssueRefuses(t *testing.T) {
 	r := newRig(t)
-	r.bound(t, "acme")
+	r.boundAll(t, "acme")
 	for name, q := range map[string]act.Issue{
 		"dkim":           {Context: of("acme", "dkim")},
 		"arc":            {Context: of("acme", "arc")},
@@ -253,7 +253,7 @@ func TestIssueRefuses(t *testing.T) {
 	if _, err := r.IssueIdentity(t.Context(), someone(), act.Issue{Context: act.Context{Region: "us", Tenant: hostsTenant, Connection: "x", Purpose: client, Trace: "t"}}); !fault.Is(err, fault.Denied) {
 		t.Errorf("the region's own: %v", err)
 	}
-	r.alarmed(t, alarmRefused, hostsTenant)
+	r.raised(t, alarmRefused, hostsTenant)
 	// What was wanted and did not come is retired, with the reason.
 	all, err := r.list(t.Context(), act.IdentityQuery{Context: act.Context{Region: "us", Tenant: "acme"}})
 	if err != nil || len(all.Identities) != 2 {
@@ -268,7 +268,7 @@ func TestIssueRefuses(t *testing.T) {
 
 func TestCompromisedEpoch(t *testing.T) {
 	r := newRig(t)
-	r.bound(t, "acme")
+	r.boundAll(t, "acme")
 	one := r.to(t, r.issued(t, "acme", client, 0), act.Active, act.Compromised)
 	if _, err := r.IssueIdentity(t.Context(), someone(), act.Issue{Context: of("acme", client)}); !fault.Is(err, fault.Conflict) || !strings.Contains(fault.HintOf(err), "epoch 2") {
 		t.Errorf("a renewal under a compromised name: %v", err)
@@ -280,7 +280,7 @@ func TestCompromisedEpoch(t *testing.T) {
 
 func TestEntraApp(t *testing.T) {
 	eachStore(t, func(t *testing.T, r *rig) {
-		r.bound(t, "acme")
+		r.boundAll(t, "acme")
 		one := r.issued(t, "acme", app, 0)
 		leaf := r.verify(t, one, x509.ExtKeyUsageClientAuth)
 		public, ok := leaf.PublicKey.(*rsa.PublicKey)
@@ -329,8 +329,8 @@ func TestEntraApp(t *testing.T) {
 // A key of the pool goes to one identity and is gone from the pool.
 func TestPool(t *testing.T) {
 	eachStore(t, func(t *testing.T, r *rig) {
-		r.bound(t, "acme", "other")
-		until(t, "the pool is full", func() bool { n, err := r.spares(t.Context()); return err == nil && n == 2 })
+		r.boundAll(t, "acme", "other")
+		untilTrue(t, "the pool is full", func() bool { n, err := r.spares(t.Context()); return err == nil && n == 2 })
 		made := map[string]bool{}
 		for _, tenant := range []string{"acme", "acme", "other", "other"} {
 			leaf := r.verify(t, r.issued(t, tenant, app, 0), x509.ExtKeyUsageClientAuth)
@@ -340,11 +340,11 @@ func TestPool(t *testing.T) {
 			}
 			made[string(sum[:])] = true
 		}
-		until(t, "the pool is full again", func() bool { n, err := r.spares(t.Context()); return err == nil && n == 2 })
+		untilTrue(t, "the pool is full again", func() bool { n, err := r.spares(t.Context()); return err == nil && n == 2 })
 	}, func(c *Config) { c.Pool = 2 })
 }
 
-func until(t testing.TB, what string, is func() bool) {
+func untilTrue(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -356,12 +356,12 @@ func until(t testing.TB, what string, is func() bool) {
 // TestMoves walks the whole table, and everything that is not in it.
 func TestMoves(t *testing.T) {
 	r := newRig(t)
-	r.bound(t, "acme")
+	r.boundAll(t, "acme")
 	all := []act.IdentityState{act.Wanted, act.Issued, act.Staged, act.Active, act.Retiring, act.Retired, act.Compromised}
 	one := r.issued(t, "acme", client, 0)
 	for _, from := range all {
 		for _, to := range all {
-			r.sql(t, "UPDATE keeper_identity SET state = $1 WHERE id = $2", string(from), one.ID)
+			r.exec(t, "UPDATE keeper_identity SET state = $1 WHERE id = $2", string(from), one.ID)
 			r.signers.drop("acme", "mailbox")
 			got, err := r.tryMove(t, one, to)
 			may := mayMove(from, to) == nil && !(from == act.Wanted && to == act.Issued)
@@ -380,7 +380,7 @@ func TestMoves(t *testing.T) {
 
 func TestTwoGates(t *testing.T) {
 	eachStore(t, func(t *testing.T, r *rig) {
-		r.bound(t, "acme")
+		r.boundAll(t, "acme")
 		a := r.to(t, r.issued(t, "acme", client, 0), act.Active)
 		b := r.to(t, r.issued(t, "acme", client, 2), act.Staged)
 		c := r.issued(t, "acme", client, 0)
@@ -411,7 +411,7 @@ func TestTwoGates(t *testing.T) {
 // TestWrongFits: what does not fit is refused, entered and alarmed.
 func TestWrongFits(t *testing.T) {
 	r := newRig(t)
-	r.bound(t, "acme", "other")
+	r.boundAll(t, "acme", "other")
 	if _, err := r.BindConnection(t.Context(), someone(), act.Bind{Context: act.Context{Region: "us", Tenant: "acme", Connection: "second", Purpose: "binding", Trace: "t"}, Binding: aBinding()}); err != nil {
 		t.Fatal(err)
 	}
@@ -458,12 +458,12 @@ func TestWrongFits(t *testing.T) {
 		if before, after := r.outcome(t, act.HandshakeAsTenant); before.Outcome != begun || !strings.HasPrefix(after.Outcome, refused) || before.Tenant != c.about.Tenant {
 			t.Errorf("%s: %+v %+v", name, before, after)
 		}
-		r.alarmed(t, alarmRefused, c.about.Tenant)
+		r.raised(t, alarmRefused, c.about.Tenant)
 		if _, err := r.TenantCertificate(t.Context(), someone(), act.Which{Context: c.about, Identity: c.sum}); !fault.Is(err, fault.Denied) {
 			t.Errorf("the certificate of %s: %v", name, err)
 		}
 	}
-	r.alarmed(t, alarmDecoy, "other")
+	r.raised(t, alarmDecoy, "other")
 	if err := r.shake(t, of("acme", client), strings.Repeat("0", 64)); !fault.Is(err, fault.Missing) {
 		t.Errorf("unknown: %v", err)
 	}
@@ -474,9 +474,9 @@ func TestWrongFits(t *testing.T) {
 
 // TestSwappedRows: what was sealed for one place opens at no other, whatever
 // else of the row was edited to match.
-func TestSwappedRows(t *testing.T) {
+func TestSwappedIdentities(t *testing.T) {
 	r := newRig(t)
-	r.bound(t, "acme", "other")
+	r.boundAll(t, "acme", "other")
 	a := r.to(t, r.issued(t, "acme", client, 0), act.Active)
 	b := r.to(t, r.issued(t, "other", client, 0), act.Active)
 	second := r.to(t, r.issued(t, "acme", client, 0), act.Staged)
@@ -498,7 +498,7 @@ func TestSwappedRows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.sql(t, c.q, c.args...)
+		r.exec(t, c.q, c.args...)
 		r.signers.drop("acme", "mailbox")
 		now, err := r.row(t.Context(), selectByID, a.ID)
 		if err != nil {
@@ -508,8 +508,8 @@ func TestSwappedRows(t *testing.T) {
 		if !fault.Is(err, fault.Denied) {
 			t.Errorf("%s: %v", name, err)
 		}
-		r.sql(t, "DELETE FROM keeper_identity WHERE id = $1", a.ID)
-		r.sql(t, insertIdentity, was.values()...)
+		r.exec(t, "DELETE FROM keeper_identity WHERE id = $1", a.ID)
+		r.exec(t, insertIdentity, was.values()...)
 		r.signers.drop("acme", "mailbox")
 		r.signers.drop("other", "mailbox")
 		if err := r.shake(t, of("acme", client), a.SHA256); err != nil {
@@ -517,7 +517,7 @@ func TestSwappedRows(t *testing.T) {
 		}
 	}
 	// The connection's binding edited alone.
-	r.sql(t, "UPDATE keeper_binding SET binding = $1 WHERE tenant = 'acme'", bindingText(act.Binding{Host: "evil.example", Port: 25}))
+	r.exec(t, "UPDATE keeper_binding SET binding = $1 WHERE tenant = 'acme'", bindingText(act.Binding{Host: "evil.example", Port: 25}))
 	r.signers.drop("acme", "mailbox")
 	if err := r.shake(t, of("acme", client), a.SHA256); !fault.Is(err, fault.Denied) {
 		t.Errorf("an edited binding: %v", err)
@@ -527,7 +527,7 @@ func TestSwappedRows(t *testing.T) {
 // A row of one region opens in no other, even under the same KEK.
 func TestAnotherRegion(t *testing.T) {
 	r := newRig(t)
-	r.bound(t, "acme")
+	r.boundAll(t, "acme")
 	a := r.to(t, r.issued(t, "acme", client, 0), act.Active)
 	row, err := r.row(t.Context(), selectByID, a.ID)
 	if err != nil {
@@ -538,16 +538,16 @@ func TestAnotherRegion(t *testing.T) {
 		t.Fatal(err)
 	}
 	uk := openRig(t, t.TempDir(), r.kek, func(c *Config) { c.Region, c.Hosts = "uk", nil })
-	uk.sql(t, insertIdentity, row.values()...)
-	uk.sql(t, insertDataKey, "acme", wrapped.KEK, wrapped.Blob)
-	uk.sql(t, insertBinding, "acme", "mailbox", row.binding, int64(1))
+	uk.exec(t, insertIdentity, row.values()...)
+	uk.exec(t, insertDataKey, "acme", wrapped.KEK, wrapped.Blob)
+	uk.exec(t, insertBinding, "acme", "mailbox", row.binding, int64(1))
 	c := of("acme", client)
 	c.Region = "uk"
 	if err := uk.shake(t, c, a.SHA256); !fault.Is(err, fault.Denied) {
 		t.Errorf("%v", err)
 	}
 	// With a data key of its own neither.
-	uk.sql(t, "DELETE FROM keeper_datakey WHERE tenant = 'acme'")
+	uk.exec(t, "DELETE FROM keeper_datakey WHERE tenant = 'acme'")
 	if err := uk.shake(t, c, a.SHA256); !fault.Is(err, fault.Denied) {
 		t.Errorf("%v", err)
 	}
@@ -555,7 +555,7 @@ func TestAnotherRegion(t *testing.T) {
 
 func TestListIdentities(t *testing.T) {
 	eachStore(t, func(t *testing.T, r *rig) {
-		r.bound(t, "acme", "other", "third")
+		r.boundAll(t, "acme", "other", "third")
 		want := map[string][]string{}
 		for _, tenant := range []string{"acme", "other", "third"} {
 			for range 3 {
@@ -617,7 +617,7 @@ func TestLongPage(t *testing.T) {
 	long := strings.Repeat("x", 40<<10)
 	for i := range 15 {
 		id := identity{id: string(rune('a' + i)), tenant: "acme", connection: "mailbox", purpose: client, chain: long, sha256: string(rune('a' + i)), handle: []byte{1}, marker: []byte{1}}
-		r.sql(t, insertIdentity, id.values()...)
+		r.exec(t, insertIdentity, id.values()...)
 	}
 	got, err := r.list(t.Context(), act.IdentityQuery{Context: of("acme", "list")})
 	if err != nil || len(got.Identities) != 10 || got.Next != "j" {
@@ -628,7 +628,7 @@ func TestLongPage(t *testing.T) {
 // A row that a crash left wanted is retired at the start, and says why.
 func TestLeftWanted(t *testing.T) {
 	eachStore(t, func(t *testing.T, r *rig) {
-		r.bound(t, "acme")
+		r.boundAll(t, "acme")
 		w := wish{id: "01OLD", seat: seat{"acme", "mailbox", client}}
 		if _, _, err := r.want(t.Context(), w, builtin); err != nil {
 			t.Fatal(err)
@@ -641,7 +641,7 @@ func TestLeftWanted(t *testing.T) {
 		if _, _, err := r.want(t.Context(), w, "acme"); err != nil {
 			t.Fatal(err)
 		}
-		r.sql(t, "UPDATE keeper_identity SET created_at = created_at - 660000000 WHERE id <> '01NEW'")
+		r.exec(t, "UPDATE keeper_identity SET created_at = created_at - 660000000 WHERE id <> '01NEW'")
 		if err := r.openIdentities(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -694,7 +694,7 @@ func TestOtherIssuer(t *testing.T) {
 	f := &fakeIssuer{at: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}
 	r := newRig(t, func(c *Config) { c.Issuers = []Issuer{f} })
 	f.authority = &r.authority
-	r.bound(t, "acme")
+	r.boundAll(t, "acme")
 	ask := act.Issue{Context: of("acme", client), Issuer: "acme"}
 	got, err := r.IssueIdentity(t.Context(), someone(), ask)
 	if err != nil || got.Issuer != "acme" || got.State != act.Issued {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -33,29 +34,43 @@ type Config struct {
 
 	Operators []operator.Public
 	Witnesses []ledger.Witness
-	Retention time.Duration // of the texts of ledger entries, 0 for ever
-	Limit     int           // openings of credentials a minute, 0 is the breaker's own
-	Pool      int           // RSA keys kept ready, 0 is 4, below that none
-	Issuers   []Issuer      // beside the region's own CA
-	Log       *slog.Logger
-	Now       func() time.Time
+	// WitnessFiles are paths of files that become witnesses with the ledger's
+	// own keys, which nobody outside knows before it is open.
+	WitnessFiles []string
+	Retention    time.Duration // of the texts of ledger entries, 0 for ever
+	Limit        int           // openings of credentials a minute, 0 is the breaker's own
+	Pool         int           // RSA keys kept ready, 0 is 4, below that none
+	Issuers      []Issuer      // beside the region's own CA
+	// SameUser: the gateway runs under the keeper's own user.
+	SameUser bool
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
 // Keeper is custody of one region.
 type Keeper struct {
-	c      Config
-	door   store.KeeperDoor
-	ledger *ledger.Ledger
-	watch  *breaker.Watch
-	seals  seals
-	out    outcomes
-	alarms alarms
+	c        Config
+	door     store.KeeperDoor
+	ledger   *ledger.Ledger // nil: it does not open
+	unopened string         // why
+	logKeys  []string       // verifier keys of the ledger
+	watch    *breaker.Watch
+	breaker  *breaker.Breaker
+	orders   *operator.Verifier
+	seals    seals
+	out      outcomes
+	alarms   alarms
+	openings openings
+	refusals refusals
+	rotation rotation
+	frozen   freezing
 
 	signers   signers
 	places    places
 	authority authority
-	pool      *keys.Pool // nil when there is none
-	warned    time.Time  // of runAuthority: when people were last told of what ends
+	pool      *keys.Pool  // nil when there is none
+	warned    time.Time   // of runAuthority: when people were last told of what ends
+	holding   atomic.Bool // what is held was opened
 }
 
 // New opens the ledger and what else is kept. Nothing is done before Run, but
@@ -76,13 +91,16 @@ func New(ctx context.Context, c Config) (*Keeper, error) {
 	}
 	k := &Keeper{c: c, door: c.DB.Keeper(), watch: breaker.NewWatch(nil, c.Now)}
 	k.seals.init(k)
+	k.out.init(k)
+	k.openings.init(k)
+	k.refusals.init(k)
+	k.rotation.init(k)
 	k.initIdentities()
-	for _, step := range []func(context.Context) error{k.openLedger, k.openAuthority, k.openIdentities, k.openHosts, k.openPool} {
+	for _, step := range []func(context.Context) error{k.openLedger, k.openFrozen, k.openBreaker, k.openOrders, k.openRotation, k.openHeld} {
 		if err := step(ctx); err != nil {
 			return nil, fault.Wrap(fault.KindOf(err), op, err)
 		}
 	}
-	k.out.init(k)
 	return k, nil
 }
 
@@ -94,15 +112,58 @@ func (k *Keeper) Run(ctx context.Context) error {
 	// The ledger ends last, so that the last outcomes are covered.
 	ledgerCtx, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	var log sync.WaitGroup
-	log.Go(func() { ledgerErr = k.ledger.Run(ledgerCtx) })
-	for _, work := range []func(context.Context){k.out.run, k.runAuthority, k.runHosts, k.runPool, k.runAdvice} {
+	var log, out sync.WaitGroup
+	if k.ledger != nil {
+		log.Go(func() { ledgerErr = k.ledger.Run(ledgerCtx) })
+	}
+	// What leaves outcomes ends before they do.
+	outCtx, endOut := context.WithCancel(context.WithoutCancel(ctx))
+	defer endOut()
+	out.Go(func() { k.out.run(outCtx) })
+	for _, work := range []func(context.Context){k.openings.run, k.refusals.run, k.rotation.run, k.stand, k.runHeld} {
 		all.Go(func() { work(ctx) })
 	}
 	all.Wait()
+	endOut()
+	out.Wait()
 	end()
 	log.Wait()
+	k.keepNewest()
 	return errors.Join(ledgerErr)
+}
+
+// openHeld opens what is held: the region's authority, identities, hosts and
+// spare keys. A
+// keeper that may not act opens none of it: it would have to write entries.
+func (k *Keeper) openHeld(ctx context.Context) error {
+	if k.mayAct() != nil {
+		return nil
+	}
+	for _, step := range []func(context.Context) error{k.openAuthority, k.openIdentities, k.openHosts, k.openPool} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	k.holding.Store(true)
+	return nil
+}
+
+// runHeld looks after what is held, from when the keeper is not frozen any
+// more.
+func (k *Keeper) runHeld(ctx context.Context) {
+	for !k.holding.Load() {
+		if err := k.openHeld(ctx); err != nil {
+			k.c.Log.Error("keeper: what is held could not be opened", "error", err)
+		}
+		if !k.holding.Load() && !sleep(ctx, time.Second) {
+			return
+		}
+	}
+	var all sync.WaitGroup
+	for _, work := range []func(context.Context){k.runAuthority, k.runHosts, k.runPool, k.runAdvice} {
+		all.Go(func() { work(ctx) })
+	}
+	all.Wait()
 }
 
 // now is the time as the database keeps it.

@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -32,13 +33,44 @@ func (k *Keeper) openLedger(ctx context.Context) error {
 	}
 	signer, err := k.logSigner(ctx, own)
 	if err != nil {
+		return k.asUnopened(err)
+	}
+	k.logKeys = own.Keys
+	if err := k.addWitnessFiles(signer.Name(), own.Keys); err != nil {
 		return err
 	}
-	k.ledger, err = ledger.Open(ctx, ledger.Config{
+	l, err := ledger.Open(ctx, ledger.Config{
 		DB: k.c.DB, Region: k.c.Region, Signer: signer, Keys: own.Keys, Witnesses: k.c.Witnesses,
 		Retention: k.c.Retention, Log: k.c.Log, Now: k.c.Now,
 	})
-	return err
+	if err == nil {
+		k.ledger = l
+	}
+	return k.asUnopened(err)
+}
+
+// addWitnessFiles makes witnesses of the files that are named as such.
+func (k *Keeper) addWitnessFiles(origin string, keys []string) error {
+	k.c.Witnesses = slices.Clone(k.c.Witnesses)
+	for _, path := range k.c.WitnessFiles {
+		w, err := ledger.NewFileWitness(path, origin, keys)
+		if err != nil {
+			return err
+		}
+		k.c.Witnesses = append(k.c.Witnesses, w)
+	}
+	return nil
+}
+
+// asUnopened takes a ledger that was tampered with for what it is: the keeper
+// does nothing any more, but tells how it stands and gives the ledger out as it
+// lies there, so that it can be said what was done to it.
+func (k *Keeper) asUnopened(err error) error {
+	if !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.Denied) {
+		return err
+	}
+	k.unopened = fault.Sentence(err)
+	return nil
 }
 
 func (k *Keeper) logPlace() seal.Place {

@@ -13,8 +13,11 @@ import (
 // Names of what the keeper remembers of itself.
 const (
 	rememberLedgerKey = "ledger-key" // sealed
-	rememberRoot      = "root"       // certificate
-	rememberIssuer    = "issuer"     // sealed
+	rememberBreaker   = "breaker"
+	rememberRotation  = "rotation"
+	rememberFrozen    = "frozen"
+	rememberRoot      = "root"   // certificate
+	rememberIssuer    = "issuer" // sealed
 )
 
 // recall reads what was remembered under a name into v; false when nothing was.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,6 +23,9 @@ type rig struct {
 	kek seal.KEK
 	db  *store.KeeperDB
 	end func() // stops it and closes the database
+
+	at   store.Config
+	with []func(*Config)
 }
 
 // newRig starts a keeper in a new folder; set may change its settings.
@@ -47,7 +51,19 @@ func newKEK(t testing.TB, region string) seal.KEK {
 // openRig starts a keeper in a folder that there is.
 func openRig(t testing.TB, dir string, kek seal.KEK, set ...func(*Config)) *rig {
 	t.Helper()
-	db, err := store.OpenKeeper(t.Context(), store.Config{Dir: filepath.Join(dir, "db")})
+	return openRigAt(t, dir, store.Config{Dir: filepath.Join(dir, "db")}, kek, set...)
+}
+
+// again starts the keeper that was ended anew.
+func (r *rig) again(t testing.TB, set ...func(*Config)) *rig {
+	t.Helper()
+	return openRigAt(t, r.dir, r.at, r.kek, append(slices.Clone(r.with), set...)...)
+}
+
+// openRigAt starts a keeper with its database anywhere.
+func openRigAt(t testing.TB, dir string, at store.Config, kek seal.KEK, set ...func(*Config)) *rig {
+	t.Helper()
+	db, err := store.OpenKeeper(t.Context(), at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +78,7 @@ func openRig(t testing.TB, dir string, kek seal.KEK, set ...func(*Config)) *rig 
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- k.Run(ctx) }()
-	r := &rig{Keeper: k, dir: dir, kek: kek, db: db}
+	r := &rig{Keeper: k, dir: dir, kek: kek, db: db, at: at, with: set}
 	ended := false
 	r.end = func() {
 		if ended {

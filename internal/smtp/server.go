@@ -69,19 +69,22 @@ type Authenticator interface {
 
 // Listener is one listening address's rules.
 type Listener struct {
-	Name         string
-	Hostname     func(c *Conn) string // greeting and EHLO name
-	TLS          *tls.Config          // nil: no STARTTLS
-	ImplicitTLS  bool                 // TLS from the first byte (RFC 8314 3)
-	RequireTLS   bool                 // 530 5.7.0 before STARTTLS for AUTH and MAIL
-	Auth         bool                 // offer AUTH, only within TLS
-	InsecureAuth bool                 // offer AUTH in clear too: loopback tests only
-	Proxy        []netip.Prefix       // PROXY protocol is expected from these peers, and from nobody else believed
-	MaxSize      int64                // SIZE, bytes
-	MaxRcpt      int                  // recipients in a transaction, then 452 4.5.3
-	MaxLine      int                  // bytes of a content line with CRLF, 0: no limit
-	MaxErrors    int                  // negative replies before 421
-	MaxConns     int                  // concurrent connections on this listener, then 421 4.3.2
+	Name     string
+	Hostname func(c *Conn) string // greeting and EHLO name
+	TLS      *tls.Config          // nil: no STARTTLS
+	// TLSReady is asked before a STARTTLS is taken; false is answered with 454,
+	// and the client may go on or come again. nil: always.
+	TLSReady     func(context.Context) bool
+	ImplicitTLS  bool           // TLS from the first byte (RFC 8314 3)
+	RequireTLS   bool           // 530 5.7.0 before STARTTLS for AUTH and MAIL
+	Auth         bool           // offer AUTH, only within TLS
+	InsecureAuth bool           // offer AUTH in clear too: loopback tests only
+	Proxy        []netip.Prefix // PROXY protocol is expected from these peers, and from nobody else believed
+	MaxSize      int64          // SIZE, bytes
+	MaxRcpt      int            // recipients in a transaction, then 452 4.5.3
+	MaxLine      int            // bytes of a content line with CRLF, 0: no limit
+	MaxErrors    int            // negative replies before 421
+	MaxConns     int            // concurrent connections on this listener, then 421 4.3.2
 	// EvictSilent lets a new connection into a full listener at the cost of
 	// the oldest one that has said nothing for at least this long. 0: never.
 	EvictSilent time.Duration

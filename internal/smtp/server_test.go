@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,6 +236,27 @@ func TestStartTLSInjection(t *testing.T) {
 	k.reply("250")
 	k.say("RCPT TO:<b@y.test>\r\n")
 	k.hear("503")
+}
+
+// TestStartTLSNotReady has no key to be asked: the client is told to come
+// again, and the session goes on in clear.
+func TestStartTLSNotReady(t *testing.T) {
+	ready := &atomic.Bool{}
+	addr, _ := startServer(t, &recorder{}, Listener{TLS: serverTLS(t), TLSReady: func(context.Context) bool { return ready.Load() }})
+	nc := greeted(t, addr)
+	k := newTalk(t, nc)
+	k.say("EHLO c.test\r\n")
+	k.reply("250")
+	k.say("STARTTLS\r\n")
+	k.hear("454 4.7.0")
+	k.say("NOOP\r\n")
+	k.hear("250")
+	ready.Store(true)
+	k.say("STARTTLS\r\n")
+	k.hear("220")
+	if err := tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).Handshake(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestImplicitTLS has certificates chosen by SNI, and the PROXY header before

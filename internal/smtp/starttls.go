@@ -28,6 +28,12 @@ func (c *dialog) startTLS(arg []byte) {
 		c.outOfOrder("STARTTLS", "STARTTLS comes after EHLO and before MAIL")
 		return
 	}
+	if ready := c.rules.TLSReady; ready != nil && !ready(c.ctx()) {
+		// Better than to say 220 and break the handshake, after which most
+		// clients would have to begin anew, and some would give up.
+		c.refuse("STARTTLS", mail.Reply{Code: 454, Enhanced: "4.7.0", Text: "TLS is not available now, try again later"})
+		return
+	}
 	c.ok("220 2.0.0 go ahead\r\n")
 	if c.flush() != nil {
 		return

@@ -144,6 +144,12 @@ func (r *Registry) Remove(ctx context.Context, a Actor, name string, inUse func(
 func (r *Registry) forget(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if t := r.tenants[name]; t != nil {
+		if r.gone == nil {
+			r.gone = map[string]string{}
+		}
+		r.gone[name] = t.Region
+	}
 	delete(r.tenants, name)
 	r.names = removeSorted(r.names, name)
 	for id, t := range r.tokens {

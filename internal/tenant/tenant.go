@@ -60,7 +60,8 @@ type Registry struct {
 
 	mu       sync.RWMutex
 	tenants  map[string]*holding
-	names    []string // sorted
+	gone     map[string]string // region of those that were removed since the start
+	names    []string          // sorted
 	domains  map[string]Domain
 	tokens   map[string]*token
 	users    map[string]*submitter
@@ -120,6 +121,18 @@ func (r *Registry) Tenant(name string) (Tenant, bool) {
 		return Tenant{}, false
 	}
 	return h.Tenant, true
+}
+
+// RegionOf is a tenant's region, also that of one which was removed since the
+// process began: what it left elsewhere is still of that region.
+func (r *Registry) RegionOf(name string) (string, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if h := r.tenants[name]; h != nil {
+		return h.Region, true
+	}
+	region, ok := r.gone[name]
+	return region, ok
 }
 
 // Tenants are in order of name, after the name given, at most limit.

@@ -238,6 +238,15 @@ func TestRemove(t *testing.T) {
 		must(t, r2.Remove(ctx, "system", "acme", func(string) error { return nil }))
 		_, err = r2.Authenticate(secret)
 		wantKind(t, err, fault.Denied)
+		if _, ok := r2.Tenant("acme"); ok {
+			t.Error("the tenant is still there")
+		}
+		if region, ok := r2.RegionOf("acme"); !ok || region != "us" {
+			t.Errorf("the region of the tenant that went is %q", region)
+		}
+		if _, ok := r2.RegionOf("nobody"); ok {
+			t.Error("nobody has a region")
+		}
 		addTenants(t, r2, "acme")
 		if n := len(r2.Submitters("acme")); n != 0 {
 			t.Errorf("the new tenant of that name has %d of the old one's users", n)

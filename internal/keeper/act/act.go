@@ -269,12 +269,13 @@ type Credential struct {
 // CredentialInfo is what is known of a stored credential.
 type CredentialInfo struct {
 	Connection string     `json:"connection"`
+	Purpose    string     `json:"purpose"` // smtp-auth, m365-admin
 	SetAt      time.Time  `json:"set_at"`
 	LastOpened *time.Time `json:"last_opened,omitempty"`
 	Opened     *int64     `json:"opened,omitempty"`
 }
 
-// CredentialList is a tenant's, in order of connection.
+// CredentialList is a tenant's, in order of connection and purpose.
 type CredentialList struct {
 	Credentials []CredentialInfo `json:"credentials"`
 }
@@ -317,7 +318,8 @@ type Search struct {
 }
 
 // Entries are ledger entries in the order of their indexes, as docs/ledger.md
-// shows them.
+// shows them. They may be fewer than were asked for: the log's end is reached
+// when none come.
 type Entries struct {
 	Entries []json.RawMessage `json:"entries"`
 }
@@ -341,7 +343,7 @@ type Log struct {
 // Alarm is something that a person should look at.
 type Alarm struct {
 	At     time.Time `json:"at"`
-	Kind   string    `json:"kind"` // "rate", "refused", "decoy", "breaker", "issuer", "renewal", "import", "witness", "frozen"
+	Kind   string    `json:"kind"` // "rate", "refused", "decoy", "breaker", "rotation", "issuer", "renewal", "import", "witness", "frozen"
 	Tenant string    `json:"tenant,omitempty"`
 	Text   string    `json:"text"`
 }
@@ -363,6 +365,12 @@ type State struct {
 	LedgerKeys []string        `json:"ledger_keys"` // verifier keys (package note)
 	Root       []byte          `json:"root"`        // DER of the region's root certificate
 	Alarms     []Alarm         `json:"alarms"`      // of this process, newest first, at most 100
+}
+
+// Ordered is the answer to an order that was carried out.
+type Ordered struct {
+	Text   string `json:"text"`             // what was done, for the operator
+	Secret string `json:"secret,omitempty"` // a decoy's password, to be made known to its partner; told once
 }
 
 // Done is the answer of an act that gives nothing.

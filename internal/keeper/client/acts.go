@@ -12,14 +12,14 @@ import (
 
 // The purposes that this package states by itself.
 const (
-	purposeClient     = "smtp-client"
-	purposeServer     = "smtp-server"
-	purposeApp        = "entra-app"
-	purposeCredential = "credential"
-	purposeOperator   = "operator"
-	purposeBinding    = "binding"
-	purposeList       = "list"
-	purposeLedger     = "ledger"
+	purposeClient   = "smtp-client"
+	purposeServer   = "smtp-server"
+	purposeApp      = "entra-app"
+	purposeAuth     = "smtp-auth"
+	purposeOperator = "operator"
+	purposeBinding  = "binding"
+	purposeList     = "list"
+	purposeLedger   = "ledger"
 )
 
 // OpenCredential is of Credentials.
@@ -33,26 +33,46 @@ func (r *Remote) OpenCredential(ctx context.Context, u Use) (Credential, error) 
 
 // SetCredential is of Credentials.
 func (r *Remote) SetCredential(ctx context.Context, tenant, connection string, c Credential) error {
+	return r.SetSecret(ctx, tenant, connection, purposeAuth, c)
+}
+
+// SetSecret stores or replaces a connection's secret of a purpose: smtp-auth or
+// m365-admin. The connection is bound before.
+func (r *Remote) SetSecret(ctx context.Context, tenant, connection, purpose string, c Credential) error {
 	_, err := ask[act.Done](ctx, r, act.SetCredential, act.NewCredential{
-		Context: r.about(ctx, tenant, connection, purposeCredential), User: c.User, Password: c.Password,
+		Context: r.about(ctx, tenant, connection, purpose), User: c.User, Password: c.Password,
 	})
 	return err
 }
 
 // RemoveCredential is of Credentials.
 func (r *Remote) RemoveCredential(ctx context.Context, tenant, connection string) error {
-	_, err := ask[act.Done](ctx, r, act.RemoveCredential, act.Plain{Context: r.about(ctx, tenant, connection, purposeCredential)})
+	return r.RemoveSecret(ctx, tenant, connection, purposeAuth)
+}
+
+// RemoveSecret removes a connection's secret of a purpose; kind missing when
+// none was set.
+func (r *Remote) RemoveSecret(ctx context.Context, tenant, connection, purpose string) error {
+	_, err := ask[act.Done](ctx, r, act.RemoveCredential, act.Plain{Context: r.about(ctx, tenant, connection, purpose)})
 	return err
 }
 
 // ListCredentials is of Credentials.
 func (r *Remote) ListCredentials(ctx context.Context, tenant string) ([]CredentialInfo, error) {
-	got, err := ask[act.CredentialList](ctx, r, act.ListCredentials, act.Plain{Context: r.about(ctx, tenant, "", purposeCredential)})
+	all, err := r.ListSecrets(ctx, tenant)
 	var list []CredentialInfo
-	for _, c := range got.Credentials {
-		list = append(list, CredentialInfo(c))
+	for _, c := range all {
+		if c.Purpose == purposeAuth {
+			list = append(list, CredentialInfo{Connection: c.Connection, SetAt: c.SetAt, LastOpened: c.LastOpened, Opened: c.Opened})
+		}
 	}
 	return list, err
+}
+
+// ListSecrets describes a tenant's secrets of every purpose.
+func (r *Remote) ListSecrets(ctx context.Context, tenant string) ([]act.CredentialInfo, error) {
+	got, err := ask[act.CredentialList](ctx, r, act.ListCredentials, act.Plain{Context: r.about(ctx, tenant, "", purposeList)})
+	return got.Credentials, err
 }
 
 // SignDKIM asks for a DKIM-Signature by one of the tenant's identities.
@@ -171,10 +191,10 @@ func (r *Remote) ExportLedger(ctx context.Context, w io.Writer) error {
 	return r.copy(ctx, act.ExportLedger, act.Plain{Context: r.about(ctx, "", "", purposeLedger)}, w)
 }
 
-// Order hands in an order that operators signed; the keeper verifies it.
-func (r *Remote) Order(ctx context.Context, order []byte) error {
-	_, err := ask[act.Done](ctx, r, act.Order, act.SignedOrder{Context: r.about(ctx, "", "", purposeOperator), Order: order})
-	return err
+// Order hands in an order that operators signed; the keeper verifies it, and
+// says what it did.
+func (r *Remote) Order(ctx context.Context, order []byte) (act.Ordered, error) {
+	return ask[act.Ordered](ctx, r, act.Order, act.SignedOrder{Context: r.about(ctx, "", "", purposeOperator), Order: order})
 }
 
 // Checkpoint asks for a signed checkpoint of the ledger.

@@ -55,6 +55,11 @@ func NewFiles(dir string) (*Files, error) {
 	return &Files{dir: dir, now: time.Now, pairs: make(map[string]*pair)}, nil
 }
 
+// ExistingFiles is NewFiles for what is there already: nothing is made.
+func ExistingFiles(dir string) *Files {
+	return &Files{dir: dir, now: time.Now, pairs: make(map[string]*pair)}
+}
+
 // Sweep removes what a kill has left half written, and returns how many files
 // that were. It is for the start, when nobody else writes: such a file may
 // hold a key or a password that nothing would ever remove.
@@ -220,4 +225,16 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// Left counts what is still in files: server pairs, passwords, and identities.
+func (f *Files) Left() (pairs, secrets, identities int) {
+	count := func(dir, ext string) int {
+		list, err := filepath.Glob(filepath.Join(quoteGlob(f.dir), dir, "*"+ext))
+		if err != nil {
+			return 0 // only a bad pattern is an error
+		}
+		return len(list)
+	}
+	return count(tlsDir, keyExt), count(secretsDir+"/*", ""), count(identitiesDir+"/*", keyExt)
 }

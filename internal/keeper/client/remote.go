@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -31,6 +32,9 @@ type RemoteConfig struct {
 	Timeout time.Duration
 	// Idle connections kept; 0 means 64.
 	Idle int
+	// Wake is called before each connection is made; nil does nothing. It
+	// starts a keeper that is started when it is needed.
+	Wake func(context.Context) error
 	Now  func() time.Time
 }
 
@@ -40,6 +44,8 @@ type Remote struct {
 	c    RemoteConfig
 	base string
 	http *http.Client
+	// answered is when it last did, in microseconds; 0 after it did not.
+	answered atomic.Int64
 
 	mu    sync.Mutex
 	hosts map[string]hostEntry // certificates of our host names, for a while
@@ -72,18 +78,48 @@ func NewRemote(c RemoteConfig) (*Remote, error) {
 		DisableCompression: true, ResponseHeaderTimeout: c.Timeout,
 	}
 	r := &Remote{c: c, base: "http://keeper/v1/acts/", hosts: map[string]hostEntry{}}
-	d := &net.Dialer{Timeout: c.Timeout}
-	if c.Socket != "" {
-		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return d.DialContext(ctx, "unix", c.Socket)
-		}
-	} else {
+	t.DialContext = r.dial
+	if c.Socket == "" {
 		r.base = "https://" + c.Address + "/v1/acts/"
-		t.DialContext, t.TLSClientConfig = d.DialContext, c.TLS.Clone()
+		t.TLSClientConfig = c.TLS.Clone()
 		t.TLSClientConfig.MinVersion = tls.VersionTLS13
 	}
 	r.http = &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return r, nil
+}
+
+func (r *Remote) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	if r.c.Wake != nil {
+		if err := r.c.Wake(ctx); err != nil {
+			return nil, err
+		}
+	}
+	d := &net.Dialer{Timeout: r.c.Timeout}
+	if r.c.Socket != "" {
+		return d.DialContext(ctx, "unix", r.c.Socket)
+	}
+	return d.DialContext(ctx, "tcp", r.c.Address)
+}
+
+// RegionName is the region that this is the keeper of.
+func (r *Remote) RegionName() string { return r.c.Region }
+
+// reachFresh is how long an answer vouches for the next.
+const reachFresh = time.Second
+
+// Reachable reports whether a connection to the keeper can be made now. Over
+// TCP, where that costs a handshake, an answer of the last second will do.
+func (r *Remote) Reachable(ctx context.Context) bool {
+	if age := r.c.Now().Sub(time.UnixMicro(r.answered.Load())); r.c.Address != "" && age >= 0 && age < reachFresh {
+		return true
+	}
+	c, err := r.dial(ctx, "", "")
+	if err != nil {
+		return false
+	}
+	c.Close()
+	r.answered.Store(r.c.Now().UnixMicro())
+	return true
 }
 
 // Close closes the idle connections.
@@ -140,9 +176,13 @@ func (r *Remote) post(ctx context.Context, op string, name act.Name, body []byte
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := r.http.Do(req)
 	if err != nil {
+		if ctx.Err() == nil {
+			r.answered.Store(0)
+		}
 		return nil, (&fault.Error{Kind: fault.Later, Op: op, Err: err}).
 			WithHint("Check that the keeper runs; mail that needs it waits in the queue.")
 	}
+	r.answered.Store(r.c.Now().UnixMicro())
 	return resp, nil
 }
 

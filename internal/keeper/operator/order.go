@@ -18,6 +18,8 @@ const (
 	Thaw          = "thaw"
 	RotateKEK     = "rotate-kek"
 	Restore       = "restore"
+	PlantDecoy    = "plant-decoy"
+	ReleaseDecoy  = "release-decoy"
 )
 
 // Order is what operators sign.
@@ -179,6 +181,16 @@ func Cosign(raw []byte, k *Key, agree func(Order) bool) ([]byte, error) {
 	}
 	s.Signatures = append(s.Signatures, k.sign(s.Order))
 	return json.Marshal(s)
+}
+
+// Read tells what a signed order says. No signature is verified: it is nothing
+// to act upon.
+func Read(raw []byte) (Order, error) {
+	_, o, err := parse(raw)
+	if err != nil {
+		return Order{}, invalid("operator.Read", err, "Hand in the order as sallyport wrote it.")
+	}
+	return o, nil
 }
 
 // parse reads a signed order; no signature is verified.

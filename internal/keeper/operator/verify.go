@@ -32,6 +32,8 @@ func Rules() map[string]Rule {
 		Thaw:          {Signers: 2},
 		RotateKEK:     {Signers: 1},
 		Restore:       {Signers: 2},
+		PlantDecoy:    {Signers: 1},
+		ReleaseDecoy:  {Signers: 1},
 	}
 }
 

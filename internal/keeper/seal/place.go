@@ -15,6 +15,7 @@ const (
 	Password   Kind = "password"
 	Token      Kind = "token"
 	Marker     Kind = "marker" // which rows are decoys
+	Uses       Kind = "uses"   // how often a credential was opened, and when last
 )
 
 // Binding is the partner that a secret may be shown to. It changes only by an

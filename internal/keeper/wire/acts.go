@@ -27,7 +27,7 @@ type Acts interface {
 	SetCredential(context.Context, Peer, act.NewCredential) (act.Done, error)
 	RemoveCredential(context.Context, Peer, act.Plain) (act.Done, error)
 	ListCredentials(context.Context, Peer, act.Plain) (act.CredentialList, error)
-	Order(context.Context, Peer, act.SignedOrder) (act.Done, error)
+	Order(context.Context, Peer, act.SignedOrder) (act.Ordered, error)
 	EnterEvents(context.Context, Peer, act.Events) (act.Done, error)
 	SearchLedger(context.Context, Peer, act.Search) (act.Entries, error)
 	ShowEntry(context.Context, Peer, act.Entry) (act.Document, error)
@@ -77,8 +77,8 @@ func (s *Server) routes(a Acts) map[act.Name]route {
 		act.Order:             {ofRegion, large, serve(a.Order)},
 		act.EnterEvents:       {ofRegion, large, serve(a.EnterEvents)},
 		act.SearchLedger:      {ofAny, small, serve(a.SearchLedger)},
-		act.ShowEntry:         {ofRegion, small, serve(a.ShowEntry)},
-		act.ProveEntry:        {ofRegion, small, serve(a.ProveEntry)},
+		act.ShowEntry:         {ofAny, small, serve(a.ShowEntry)},
+		act.ProveEntry:        {ofAny, small, serve(a.ProveEntry)},
 		act.ExportLedger:      {ofRegion, small, stream(a.ExportLedger)},
 		act.Checkpoint:        {ofRegion, small, serve(a.Checkpoint)},
 		act.Status:            {ofRegion, small, serve(a.Status)},

@@ -48,9 +48,12 @@ CREATE TABLE keeper_identity (
     changed_at  BIGINT NOT NULL
 );
 CREATE INDEX keeper_identity_by_place ON keeper_identity (tenant, connection, purpose, epoch, id);
+CREATE INDEX keeper_identity_by_state ON keeper_identity (state, id);
 CREATE INDEX keeper_identity_by_end ON keeper_identity (not_after) WHERE state <> 'retired';
 CREATE UNIQUE INDEX keeper_identity_by_certificate ON keeper_identity (sha256) WHERE sha256 <> '';
 
+-- used are the openings, sealed too: a decoy is never opened, and a column
+-- that said so would give it away.
 CREATE TABLE keeper_credential (
     tenant      TEXT NOT NULL,
     connection  TEXT NOT NULL,
@@ -59,8 +62,7 @@ CREATE TABLE keeper_credential (
     binding     TEXT NOT NULL,
     marker      BLOB NOT NULL,
     set_at      BIGINT NOT NULL,
-    last_opened BIGINT NOT NULL,
-    opened      BIGINT NOT NULL,
+    used        BLOB NOT NULL,
     PRIMARY KEY (tenant, connection, purpose)
 );
 

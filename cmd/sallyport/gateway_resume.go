@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// keeperLook is how often it is looked whether a keeper is away.
+const keeperLook = time.Second
+
+// resumeAfterKeepers resumes, when a keeper is back, the routes that went down
+// because it was away: they need not wait for their next probe, which may be
+// half an hour off.
+func (g *gateway) resumeAfterKeepers(ctx context.Context) error {
+	away := map[string]bool{}
+	tick := time.NewTicker(keeperLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, region := range g.cfg.Regions {
+			if g.custody.asleep(region) {
+				continue
+			}
+			was := away[region]
+			if away[region] = !g.keeperAnswers(ctx, region); was && !away[region] {
+				g.log.Info("a keeper is back", "region", region)
+				g.resumeRegion(ctx, region)
+			}
+		}
+	}
+}
+
+func (g *gateway) keeperAnswers(ctx context.Context, region string) bool {
+	r, err := g.custody.Region(region)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, keeperLook)
+	defer cancel()
+	return r.Reachable(ctx)
+}
+
+// resumeRegion resumes the destinations of a region's tenants that are down
+// for a reason that names the keeper.
+func (g *gateway) resumeRegion(ctx context.Context, region string) {
+	all, err := g.queue.Destinations(ctx, "")
+	if err != nil {
+		g.log.Warn("routes were not resumed after the keeper came back", "region", region, "error", err)
+		return
+	}
+	for _, d := range all {
+		name, _, _ := strings.Cut(strings.TrimPrefix(d.Key, "t:"), ":")
+		if of, ok := g.tenants.RegionOf(name); d.State == "up" || !ok || of != region || !strings.Contains(d.Reason, "keeper") {
+			continue
+		}
+		if err := g.queue.Resume(ctx, "system", d.Key); err != nil {
+			g.log.Warn("a route was not resumed after the keeper came back", "destination", d.Key, "error", err)
+		}
+	}
+}

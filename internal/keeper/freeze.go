@@ -1,0 +1,411 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/act"
+	"github.com/sallyport-mail/sallyport/internal/keeper/operator"
+	"github.com/sallyport-mail/sallyport/internal/ledger"
+	"github.com/sallyport-mail/sallyport/internal/store"
+)
+
+// Files beside the database, by which an old copy of it is told.
+const (
+	newestFile   = "newest.checkpoint"
+	restoredFile = "restored"
+)
+
+const (
+	newestEvery  = 2 * time.Second
+	witnessEvery = 50 * time.Millisecond // while they have not answered yet
+	witnessTime  = 10 * time.Second      // how long acts wait for their first answer
+	retireBatch  = 1000                  // identities in one commit
+)
+
+// freezing is why nothing is done.
+type freezing struct {
+	mu     sync.Mutex
+	why    string
+	since  time.Time
+	asking bool // the witnesses have not said yet what they know
+	known  int64
+	// overruled are witnesses that operators have decided against: what they
+	// know of the log as it was does not freeze it again.
+	overruled map[string]bool
+}
+
+// frozenState is what the database remembers of it.
+type frozenState struct {
+	Why       string   `json:"why,omitempty"`
+	Overruled []string `json:"overruled,omitempty"`
+}
+
+func (f *freezing) reason() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.why
+}
+
+// mayAct refuses acts while the keeper is frozen: it may be an old copy, in
+// which keys live that are dead.
+func (k *Keeper) mayAct() error {
+	const op = "keeper.MayAct"
+	f := &k.frozen
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.why != "":
+		return fault.New(fault.Later, op, "the keeper is frozen: "+f.why).
+			WithHint("Find out why. Put the newest database back, or let two operators sign an order to thaw, which says which identities stay.")
+	case f.asking:
+		return fault.New(fault.Later, op, "the witnesses of the ledger are being asked what they know").WithHint("Try again in a few seconds.")
+	}
+	return nil
+}
+
+// openFrozen compares what the database says with what is known beside it.
+func (k *Keeper) openFrozen(ctx context.Context) error {
+	var s frozenState
+	if _, err := k.recall(ctx, rememberFrozen, &s); err != nil {
+		return err
+	}
+	f := &k.frozen
+	f.overruled = map[string]bool{}
+	for _, name := range s.Overruled {
+		f.overruled[name] = true
+	}
+	why := s.Why
+	var err error
+	for _, ask := range []func(context.Context) (string, error){k.unopenedWhy, k.restoredWhy, k.olderWhy} {
+		if why != "" {
+			break
+		}
+		if why, err = ask(ctx); err != nil {
+			return err
+		}
+	}
+	if why != "" {
+		k.freezeNow(why)
+		return nil
+	}
+	f.since = time.Now()
+	f.asking = len(k.c.Witnesses) > 0 && k.ledger.Status().Checkpoint.Size > 0
+	return nil
+}
+
+func (k *Keeper) unopenedWhy(context.Context) (string, error) {
+	if k.unopened == "" {
+		return "", nil
+	}
+	return "the ledger does not open: " + k.unopened, nil
+}
+
+// restoredWhy looks for the marks of a backup: one in every backup itself, one
+// that somebody else may leave.
+func (k *Keeper) restoredWhy(ctx context.Context) (string, error) {
+	var at time.Time
+	there, err := k.recall(ctx, RestoredMark, &at)
+	if err != nil {
+		return "", err
+	}
+	if there {
+		return "the database comes from the backup of " + at.UTC().Format(time.RFC3339), nil
+	}
+	_, err = os.Stat(filepath.Join(k.c.Dir, restoredFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return "the keeper's folder was restored", fault.Wrap(fault.Internal, "keeper.Freeze", err)
+}
+
+// olderWhy holds the log against the newest checkpoint that was kept beside the
+// database.
+func (k *Keeper) olderWhy(ctx context.Context) (string, error) {
+	const op = "keeper.Freeze"
+	raw, err := os.ReadFile(filepath.Join(k.c.Dir, newestFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fault.Wrap(fault.Internal, op, err)
+	}
+	known, err := k.checkpointOf(raw)
+	if err != nil {
+		return "the checkpoint that is kept beside the database is not of its ledger", nil
+	}
+	have := k.ledger.Status().Checkpoint
+	if known.Size > have.Size {
+		return fmt.Sprintf("its ledger had %d entries on %s, and has %d: the database is an old copy", known.Size, known.Time.Format(time.RFC3339), have.Size), nil
+	}
+	c, err := k.ledger.Consistency(ctx, known.Size)
+	if err != nil {
+		return "", err
+	}
+	if !continues(known, have, c) {
+		return fmt.Sprintf("its ledger is not the one that had %d entries on %s", known.Size, known.Time.Format(time.RFC3339)), nil
+	}
+	k.frozen.known = known.Size
+	return "", nil
+}
+
+func (k *Keeper) checkpointOf(raw []byte) (ledger.Checkpoint, error) {
+	var all []note.Verifier
+	for _, key := range k.logKeys {
+		v, err := note.NewVerifier(key)
+		if err != nil {
+			return ledger.Checkpoint{}, err
+		}
+		all = append(all, v)
+	}
+	return ledger.OpenCheckpoint(raw, k.ledger.Origin(), note.VerifierList(all...))
+}
+
+// continues reports whether the log of one checkpoint continues the other's.
+func continues(old, now ledger.Checkpoint, c ledger.Consistency) bool {
+	if old.Size == now.Size {
+		return old.Hash == now.Hash
+	}
+	proof := make(tlog.TreeProof, len(c.Hashes))
+	for i, h := range c.Hashes {
+		copy(proof[i][:], h)
+	}
+	return tlog.CheckTree(proof, now.Size, now.Hash, old.Size, old.Hash) == nil
+}
+
+// freezeNow stops all acts and raises the alarm.
+func (k *Keeper) freezeNow(why string) {
+	k.frozen.mu.Lock()
+	k.frozen.why, k.frozen.asking = why, false
+	k.frozen.mu.Unlock()
+	k.alarm(alarmFrozen, "", "the keeper of region "+k.c.Region+" is frozen: "+why)
+}
+
+// stand looks around until ctx ends: what the witnesses say, and which
+// checkpoint is the newest.
+func (k *Keeper) stand(ctx context.Context) {
+	for {
+		k.askWitnesses(ctx)
+		k.keepNewest()
+		wait := newestEvery
+		k.frozen.mu.Lock()
+		if k.frozen.asking {
+			wait = witnessEvery
+		}
+		k.frozen.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// askWitnesses freezes the keeper when one knows more than there is here.
+func (k *Keeper) askWitnesses(ctx context.Context) {
+	if k.ledger == nil || k.frozen.reason() != "" {
+		return
+	}
+	all := k.ledger.Status().Witnesses
+	why, answered := "", 0
+	f := &k.frozen
+	f.mu.Lock()
+	for _, w := range all {
+		if w.Time != nil || w.Error != "" {
+			answered++
+		}
+		if w.RolledBack && !f.overruled[w.Name] {
+			why = w.Error
+		}
+	}
+	if answered == len(all) || time.Since(f.since) > witnessTime {
+		f.asking = false
+	}
+	f.mu.Unlock()
+	if why == "" {
+		return
+	}
+	k.freezeNow(why)
+	if err := k.remember(ctx, rememberFrozen, frozenState{Why: why}); err != nil {
+		k.c.Log.Error("keeper: that it is frozen was not written down", "error", err)
+	}
+}
+
+// keepNewest writes the newest checkpoint beside the database.
+func (k *Keeper) keepNewest() {
+	f := &k.frozen
+	if k.ledger == nil || f.reason() != "" {
+		return
+	}
+	f.mu.Lock()
+	known, asking := f.known, f.asking
+	f.mu.Unlock()
+	c := k.ledger.Status().Checkpoint
+	if asking || c.Size <= known {
+		return
+	}
+	if err := replaceFile(filepath.Join(k.c.Dir, newestFile), c.Note); err != nil {
+		k.c.Log.Error("keeper: the newest checkpoint was not kept", "error", err)
+		return
+	}
+	f.mu.Lock()
+	f.known = c.Size
+	f.mu.Unlock()
+}
+
+// replaceFile writes a file that is there whole, or as it was.
+func replaceFile(path string, b []byte) error {
+	next := path + ".next"
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(next, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// thaw ends the freezing: the log goes on from where the database has it. The
+// copy cannot know which identities were retired since it was made, so those
+// live on alone that the operators name.
+func (k *Keeper) thaw(ctx context.Context, o operator.Order) (act.Ordered, error) {
+	const op = "keeper.Thaw"
+	if k.frozen.reason() == "" {
+		return act.Ordered{}, fault.New(fault.Conflict, op, "the keeper is not frozen").WithHint("Look at its status.")
+	}
+	keep := o.Parameters["keep"]
+	retired := int64(0)
+	if keep != "all" {
+		ids, err := k.kept(ctx, keep)
+		if err != nil {
+			return act.Ordered{}, err
+		}
+		if retired, err = k.retireAllBut(ctx, ids); err != nil {
+			return act.Ordered{}, err
+		}
+	}
+	if _, err := k.takeAsIs(ctx); err != nil {
+		return act.Ordered{}, err
+	}
+	if err := k.endFrozen(ctx); err != nil {
+		return act.Ordered{}, err
+	}
+	return act.Ordered{Text: fmt.Sprintf("thawed; %d identities were retired", retired)}, nil
+}
+
+// kept checks the ids that an order names, and returns them between commas.
+func (k *Keeper) kept(ctx context.Context, keep string) (string, error) {
+	const op = "keeper.Thaw"
+	if keep == "" || keep == "none" {
+		return ",", nil
+	}
+	ids := ","
+	for _, id := range strings.Split(keep, ",") {
+		id = strings.TrimSpace(id)
+		var n int
+		if err := k.door.QueryRow(ctx, selectUnretired, id).Scan(&n); err != nil {
+			return "", store.Fault(op, err)
+		}
+		if n == 0 {
+			return "", fault.New(fault.Invalid, op, "there is no identity "+id+" that could be kept").WithHint("Look at: identity list")
+		}
+		ids += id + ","
+	}
+	return ids, nil
+}
+
+func (k *Keeper) retireAllBut(ctx context.Context, ids string) (int64, error) {
+	total := int64(0)
+	for {
+		var n int64
+		err := k.door.Change(ctx, func(tx store.KeeperTx) (err error) {
+			n, err = tx.Exec(retireOthers, ids, k.now().UnixMicro(), retireBatch)
+			return err
+		})
+		total += n
+		if err != nil || n == 0 {
+			return total, err
+		}
+	}
+}
+
+// takeAsIs makes the log as it is here the one that counts: what is kept beside
+// the database follows it, and witnesses that know another are overruled. The
+// keeper stays frozen.
+func (k *Keeper) takeAsIs(ctx context.Context) (act.Ordered, error) {
+	const op = "keeper.Restore"
+	f := &k.frozen
+	why := f.reason()
+	if why == "" {
+		return act.Ordered{}, fault.New(fault.Conflict, op, "the keeper is not frozen: there is nothing to take as it is").WithHint("Look at its status.")
+	}
+	c, err := k.ledger.Checkpoint(ctx)
+	if err != nil {
+		return act.Ordered{}, err
+	}
+	s := frozenState{Why: why}
+	for _, w := range k.c.Witnesses {
+		s.Overruled = append(s.Overruled, w.Name())
+	}
+	if err := k.remember(ctx, rememberFrozen, s); err != nil {
+		return act.Ordered{}, err
+	}
+	if err := replaceFile(filepath.Join(k.c.Dir, newestFile), c.Note); err != nil {
+		return act.Ordered{}, fault.Wrap(fault.Internal, op, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.known = c.Size
+	for _, name := range s.Overruled {
+		f.overruled[name] = true
+	}
+	return act.Ordered{Text: fmt.Sprintf("the ledger of %d entries is the one that counts; the keeper stays frozen until an order thaws it", c.Size)}, nil
+}
+
+// endFrozen forgets why, on disk first.
+func (k *Keeper) endFrozen(ctx context.Context) error {
+	f := &k.frozen
+	if err := os.Remove(filepath.Join(k.c.Dir, restoredFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.Wrap(fault.Internal, "keeper.Thaw", err)
+	}
+	s := frozenState{}
+	f.mu.Lock()
+	for name := range f.overruled {
+		s.Overruled = append(s.Overruled, name)
+	}
+	f.mu.Unlock()
+	if err := k.remember(ctx, rememberFrozen, s); err != nil {
+		return err
+	}
+	err := k.door.Change(ctx, func(tx store.KeeperTx) error {
+		_, err := tx.Exec(deleteState, RestoredMark)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.why = ""
+	return nil
+}

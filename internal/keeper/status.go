@@ -1,0 +1,77 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/act"
+	"github.com/sallyport-mail/sallyport/internal/keeper/keys"
+	"github.com/sallyport-mail/sallyport/internal/keeper/wire"
+	"github.com/sallyport-mail/sallyport/internal/ledger"
+	"github.com/sallyport-mail/sallyport/internal/store"
+)
+
+// What State.Custody says.
+const (
+	custodyNone = "none"
+	custodyKept = "kept"
+)
+
+// rootKey is the file of a region's root key, should it lie here.
+const rootKey = "root.key"
+
+// Status is of wire.Acts. It answers whatever state the keeper is in.
+func (k *Keeper) Status(ctx context.Context, p wire.Peer, _ act.Plain) (act.State, error) {
+	const op = "keeper.Status"
+	kek := k.c.KEKs[0].Describe()
+	s := act.State{
+		Region: k.c.Region, KEK: kek.ID, KEKDriver: kek.Driver, KeyDriver: k.keyDriver(),
+		Rotation: k.rotation.progress(), Frozen: k.frozen.reason(), Breaker: string(k.breaker.Now().State),
+		LedgerKeys: k.logKeys, Alarms: k.alarms.recent(),
+	}
+	s.Custody, s.Why = k.custody(p)
+	if err := k.door.QueryRow(ctx, countShown).Scan(&s.Identities); err != nil {
+		return s, store.Fault(op, err)
+	}
+	if err := k.door.QueryRow(ctx, countAllSpares).Scan(&s.Spares); err != nil {
+		return s, store.Fault(op, err)
+	}
+	var log any = ledger.Status{Error: k.unopened, Witnesses: []ledger.WitnessStatus{}}
+	if k.ledger != nil {
+		log = k.ledger.Status()
+	}
+	var err error
+	s.Ledger, err = json.Marshal(log)
+	return s, fault.Wrap(fault.Internal, op, err)
+}
+
+// custody says what the promises rest on, and what they lack.
+func (k *Keeper) custody(p wire.Peer) (string, []string) {
+	custody, why := custodyKept, []string{}
+	if d := k.c.KEKs[0].Describe(); d.OnHost {
+		custody = custodyNone
+		why = append(why, "The KEK lies on the keeper's own host ("+d.Detail+"): whoever has the disk and its passphrase has every key. Use OpenBao or Vault Transit, or a PKCS#11 token.")
+	}
+	if k.c.SameUser || p.Local && int(p.UID) == os.Getuid() {
+		custody = custodyNone
+		why = append(why, "The gateway runs under the keeper's own user, which can read what the keeper reads: give the keeper a user of its own.")
+	}
+	if len(k.c.Witnesses) == 0 {
+		why = append(why, "The ledger has no witness: that an old copy was put back, or two logs are shown, can't be told. Name one in the keeper's settings.")
+	}
+	if _, err := os.Stat(filepath.Join(k.c.Dir, rootKey)); err == nil {
+		why = append(why, "The key of the region's root lies in the keeper's folder: take "+rootKey+" to a place that is offline.")
+	}
+	return custody, why
+}
+
+// keyDriver names where new keys are made.
+func (k *Keeper) keyDriver() string {
+	if _, ok := k.c.Driver.(keys.Software); ok {
+		return "software"
+	}
+	return "pkcs11"
+}
