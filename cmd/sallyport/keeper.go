@@ -146,9 +146,10 @@ func (c keeperConfig) keeper(dir string, log *slog.Logger) (keeper.Config, error
 	if out.Operators, err = c.operators(); err != nil {
 		return out, fault.Wrap(fault.Invalid, "operators", err)
 	}
+	var files []string
 	for _, w := range c.Witnesses {
 		if w.File != "" {
-			out.WitnessFiles = append(out.WitnessFiles, w.File)
+			files = append(files, w.File)
 			continue
 		}
 		one, err := ledger.NewHTTPWitness(w.URL, w.Key, nil)
@@ -157,7 +158,22 @@ func (c keeperConfig) keeper(dir string, log *slog.Logger) (keeper.Config, error
 		}
 		out.Witnesses = append(out.Witnesses, one)
 	}
+	out.MoreWitnesses = func(origin string, keys []string) ([]ledger.Witness, error) { return fileWitnesses(files, origin, keys) }
 	return out, nil
+}
+
+// fileWitnesses are witnesses that know the log by its own keys, which nobody
+// outside knows before it is open.
+func fileWitnesses(files []string, origin string, keys []string) ([]ledger.Witness, error) {
+	var all []ledger.Witness
+	for _, path := range files {
+		w, err := ledger.NewFileWitness(path, origin, keys)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, w)
+	}
+	return all, nil
 }
 
 func (k *keeping) open(ctx context.Context, dir string, c keeper.Config) error {

@@ -44,19 +44,19 @@ func (s *server) backup(ctx context.Context, _ *struct{}) (*huma.StreamResponse,
 		return nil, err
 	}
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
-		defer os.RemoveAll(dir)
-		s.streamFile(ctx, file)
+		f, err := os.Open(file)
+		os.RemoveAll(dir) // before the client has it all: what is open stays
+		if err != nil {
+			panic(err) // answered by the outer handler
+		}
+		defer f.Close()
+		s.streamFile(ctx, f)
 	}}, nil
 }
 
 // streamFile sends a file with its length, so that the client notices when it
 // was cut short.
-func (s *server) streamFile(ctx huma.Context, file string) {
-	f, err := os.Open(file)
-	if err != nil {
-		panic(err) // answered by the outer handler
-	}
-	defer f.Close()
+func (s *server) streamFile(ctx huma.Context, f *os.File) {
 	info, err := f.Stat()
 	if err != nil {
 		panic(err)

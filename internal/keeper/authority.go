@@ -104,7 +104,12 @@ func (k *Keeper) openAuthority(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return k.tendAuthority(ctx)
+	// An issuer that is not renewed stops no mail for weeks, and a keeper that
+	// does not start would: the alarm is enough.
+	if err := k.tendAuthority(ctx); err != nil {
+		k.c.Log.Warn("keeper: the issuer was not renewed", "error", err)
+	}
+	return nil
 }
 
 // openRoot reads the root's certificate, or makes the root.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,12 +14,25 @@ import (
 )
 
 // clock is a time that a test sets.
-type clock struct{ now time.Time }
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
 
-func (c *clock) Now() time.Time { return c.now }
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) set(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = t
+}
 
 func TestAuthority(t *testing.T) {
-	at := &clock{time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}
+	at := &clock{now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}
 	set := func(c *Config) { c.Now, c.Hosts = at.Now, nil }
 	r := newRig(t, set)
 	info, err := os.Stat(filepath.Join(r.dir, rootKeyFile))
@@ -39,11 +53,11 @@ func TestAuthority(t *testing.T) {
 		}
 	}
 	first := r.authority.online.Certificate
-	at.now = at.now.Add(44 * day)
+	at.set(at.Now().Add(44 * day))
 	if err := r.tendAuthority(t.Context()); err != nil || r.authority.online.Certificate != first {
 		t.Errorf("renewed too early: %v", err)
 	}
-	at.now = at.now.Add(2 * day)
+	at.set(at.Now().Add(2 * day))
 	if err := r.tendAuthority(t.Context()); err != nil || r.authority.online.Certificate.Equal(first) {
 		t.Errorf("not renewed: %v", err)
 	}
@@ -69,7 +83,7 @@ func (r *rig) offline(t *testing.T, at *clock, file string) {
 	end := r.authority.online.Certificate.NotAfter
 	for left, alarms := range map[int]int{44: 0, 39: 1} {
 		r.quiet()
-		at.now = end.Add(-time.Duration(left) * day)
+		at.set(end.Add(-time.Duration(left) * day))
 		if err := r.tendAuthority(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -77,9 +91,9 @@ func (r *rig) offline(t *testing.T, at *clock, file string) {
 			t.Errorf("%d days before: %d alarms", left, got)
 		}
 	}
-	at.now = end.Add(-38*day - time.Minute)
+	at.set(end.Add(-38*day - time.Minute))
 	for range 49 { // each hour
-		at.now = at.now.Add(time.Hour)
+		at.set(at.Now().Add(time.Hour))
 		if err := r.tendAuthority(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -87,12 +101,12 @@ func (r *rig) offline(t *testing.T, at *clock, file string) {
 	if got := r.alarms.recent(); len(got) < 3 || len(got) > 4 || got[0].Kind != alarmIssuer || !strings.Contains(got[0].Text, rootKeyFile) {
 		t.Errorf("%+v", got)
 	}
-	at.now = end.Add(-10 * day)
-	if i := r.issued(t, "acme", client, 0); !i.NotAfter.Equal(end) {
+	at.set(end.Add(-10 * day))
+	if i := r.issued(t, "acme", ofClient, 0); !i.NotAfter.Equal(end) {
 		t.Errorf("it ends %v, its issuer %v", i.NotAfter, end)
 	}
-	at.now = end.Add(time.Hour)
-	if _, err := r.IssueIdentity(t.Context(), someone(), act.Issue{Context: of("acme", client)}); !fault.Is(err, fault.Later) || !strings.Contains(fault.HintOf(err), rootKeyFile) {
+	at.set(end.Add(time.Hour))
+	if _, err := r.IssueIdentity(t.Context(), someone(), act.Issue{Context: of("acme", ofClient)}); !fault.Is(err, fault.Later) || !strings.Contains(fault.HintOf(err), rootKeyFile) {
 		t.Errorf("%v", err)
 	}
 	r.wrongRoot(t)
@@ -102,7 +116,7 @@ func (r *rig) offline(t *testing.T, at *clock, file string) {
 	if err := r.tendAuthority(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.verify(t, r.issued(t, "acme", client, 0), x509.ExtKeyUsageClientAuth)
+	r.verify(t, r.issued(t, "acme", ofClient, 0), x509.ExtKeyUsageClientAuth)
 }
 
 // quiet forgets alarms.
@@ -158,14 +172,31 @@ func TestRootKeyLeft(t *testing.T) {
 	}
 }
 
+// A root key that cannot be used when the issuer is due stops no start.
+func TestStartWithoutRenewal(t *testing.T) {
+	at := &clock{now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}
+	set := func(c *Config) { c.Now, c.Hosts = at.Now, nil }
+	r := newRig(t, set)
+	first := r.authority.online.Certificate
+	r.end()
+	if err := os.Chmod(filepath.Join(r.dir, rootKeyFile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	at.set(at.Now().Add(80 * day))
+	r = openRig(t, r.dir, r.kek, set)
+	if got := r.alarms.recent(); !r.authority.online.Certificate.Equal(first) || len(got) != 1 || got[0].Kind != alarmIssuer || !strings.Contains(got[0].Text, "10 days") {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestEndingIdentities(t *testing.T) {
-	at := &clock{time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}
+	at := &clock{now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}
 	r := newRig(t, func(c *Config) { c.Now, c.Hosts = at.Now, nil })
 	r.boundAll(t, "acme")
-	r.to(t, r.issued(t, "acme", client, 0), act.Active)
+	r.to(t, r.issued(t, "acme", ofClient, 0), act.Active)
 	for days, want := range map[int]int{20: 0, 25: 1} {
 		r.quiet()
-		at.now = time.Date(2026, 5, 4+days, 3, 2, 1, 0, time.UTC)
+		at.set(time.Date(2026, 5, 4+days, 3, 2, 1, 0, time.UTC))
 		for range 2 {
 			if err := r.warnEnding(t.Context()); err != nil {
 				t.Fatal(err)

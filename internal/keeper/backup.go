@@ -1,4 +1,28 @@
 package keeper
 
-// RestoredMark is the name under which a backup remembers that it is one.
-const RestoredMark = "restored"
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/store"
+)
+
+// Backup copies a keeper's database to w while it is in use. The keys in it are
+// sealed, and the KEK is not among them; nor is what the keeper knows beside
+// its database, by which an old copy is told. The copy is marked: a keeper that
+// opens it is frozen until operators thaw it.
+func Backup(ctx context.Context, db *store.KeeperDB, w io.Writer) error {
+	at, err := json.Marshal(time.Now().UTC())
+	if err != nil {
+		return fault.Wrap(fault.Internal, "keeper.Backup", err)
+	}
+	return db.Backup(ctx, w, upsertState, rememberRestored, string(at))
+}
+
+// Restore fills an empty place from a backup. The keeper starts frozen there.
+func Restore(ctx context.Context, r io.Reader, c store.Config) error {
+	return store.RestoreKeeper(ctx, r, c)
+}

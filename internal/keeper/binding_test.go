@@ -64,11 +64,11 @@ func TestCheckBinding(t *testing.T) {
 func TestReleaseConnection(t *testing.T) {
 	eachStore(t, func(t *testing.T, r *rig) {
 		r.boundAll(t, "acme", "other")
-		bad := r.to(t, r.issued(t, "acme", client, 0), act.Compromised)
-		active := r.to(t, r.issued(t, "acme", client, 2), act.Active)
-		issued := r.issued(t, "acme", client, 0)
-		keep := r.to(t, r.issued(t, "other", client, 0), act.Active)
-		if err := r.shake(t, of("acme", client), active.SHA256); err != nil {
+		bad := r.to(t, r.issued(t, "acme", ofClient, 0), act.Compromised)
+		active := r.to(t, r.issued(t, "acme", ofClient, 2), act.Active)
+		issued := r.issued(t, "acme", ofClient, 0)
+		keep := r.to(t, r.issued(t, "other", ofClient, 0), act.Active)
+		if err := r.shake(t, of("acme", ofClient), active.SHA256); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := r.ReleaseConnection(t.Context(), someone(), act.Plain{Context: of("acme", "binding")}); err != nil {
@@ -82,7 +82,7 @@ func TestReleaseConnection(t *testing.T) {
 				t.Errorf("%s is %s, not %s", id, got, want)
 			}
 		}
-		if err := r.shake(t, of("acme", client), active.SHA256); !fault.Is(err, fault.Denied) {
+		if err := r.shake(t, of("acme", ofClient), active.SHA256); !fault.Is(err, fault.Denied) {
 			t.Errorf("%v", err)
 		}
 		r.boundAll(t, "acme") // and it may be bound anew
@@ -97,17 +97,17 @@ func TestRebind(t *testing.T) {
 			t.Errorf("unbound: %v", err)
 		}
 		r.boundAll(t, "acme")
-		one := r.to(t, r.issued(t, "acme", client, 0), act.Active)
-		old := r.to(t, r.issued(t, "acme", client, 0), act.Retired)
+		one := r.to(t, r.issued(t, "acme", ofClient, 0), act.Active)
+		old := r.to(t, r.issued(t, "acme", ofClient, 0), act.Retired)
 		key := r.to(t, r.issued(t, "acme", app, 0), act.Active)
-		if err := r.shake(t, of("acme", client), one.SHA256); err != nil {
+		if err := r.shake(t, of("acme", ofClient), one.SHA256); err != nil {
 			t.Fatal(err)
 		}
 		stop := errors.New("no")
 		if err := r.rebind(t.Context(), "acme", "mailbox", to, func(store.KeeperTx, seal.Binding, seal.Binding) error { return stop }); !errors.Is(err, stop) {
 			t.Errorf("%v", err)
 		}
-		if err := r.shake(t, of("acme", client), one.SHA256); err != nil {
+		if err := r.shake(t, of("acme", ofClient), one.SHA256); err != nil {
 			t.Errorf("after an order that failed: %v", err)
 		}
 		var from, now seal.Binding
@@ -115,7 +115,7 @@ func TestRebind(t *testing.T) {
 		if err != nil || from != seal.Binding(aBinding()) || now != seal.Binding(to) {
 			t.Fatalf("%v: %+v %+v", err, from, now)
 		}
-		if err := r.shake(t, of("acme", client), one.SHA256); err != nil {
+		if err := r.shake(t, of("acme", ofClient), one.SHA256); err != nil {
 			t.Error(err)
 		}
 		got, err := r.AssertClient(t.Context(), someone(), act.Assertion{Context: of("acme", app), LifeSeconds: 60})

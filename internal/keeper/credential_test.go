@@ -25,8 +25,8 @@ func eachRig(t *testing.T, f func(t *testing.T, r *rig), set ...func(*Config)) {
 	})
 }
 
-// sql changes rows behind the keeper's back.
-func (r *rig) sql(t testing.TB, statement string, args ...any) {
+// edit changes rows behind the keeper's back.
+func (r *rig) edit(t testing.TB, statement string, args ...any) {
 	t.Helper()
 	err := r.door.Change(t.Context(), func(tx store.KeeperTx) error {
 		_, err := tx.Exec(store.KeeperSQL(statement), args...)
@@ -37,8 +37,8 @@ func (r *rig) sql(t testing.TB, statement string, args ...any) {
 	}
 }
 
-// bound binds connections of tenants to a host.
-func (r *rig) bound(t testing.TB, host string, connections ...string) {
+// bindTo binds connections of tenants to a host.
+func (r *rig) bindTo(t testing.TB, host string, connections ...string) {
 	t.Helper()
 	for _, c := range connections {
 		tenant, connection, _ := strings.Cut(c, "/")
@@ -46,7 +46,7 @@ func (r *rig) bound(t testing.TB, host string, connections ...string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.sql(t, string(insertBound), tenant, connection, string(b), r.now().UnixMicro())
+		r.edit(t, string(insertBound), tenant, connection, string(b), r.now().UnixMicro())
 	}
 }
 
@@ -67,8 +67,8 @@ func (r *rig) open(connection string) (act.Credential, error) {
 	return r.OpenCredential(context.Background(), someone(), act.Plain{Context: aboutOf(connection, purposeAuth)})
 }
 
-// until waits for a condition.
-func until(t testing.TB, what string, ok func() bool) {
+// within waits for a condition.
+func within(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -77,8 +77,8 @@ func until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// alarmed reports whether an alarm of that kind was raised.
-func (r *rig) alarmed(kind string) bool {
+// hasAlarm reports whether an alarm of that kind was raised.
+func (r *rig) hasAlarm(kind string) bool {
 	for _, a := range r.alarms.recent() {
 		if a.Kind == kind {
 			return true
@@ -95,7 +95,7 @@ func TestCredential(t *testing.T) {
 		if !fault.Is(err, fault.Missing) || !strings.Contains(err.Error(), "bound") {
 			t.Errorf("without a binding: %v", err)
 		}
-		r.bound(t, "mx.acme.example", "acme/mailbox", "acme/archive")
+		r.bindTo(t, "mx.acme.example", "acme/mailbox", "acme/archive")
 		if _, err := r.open("acme/mailbox"); !fault.Is(err, fault.Missing) || fault.HintOf(err) == "" {
 			t.Errorf("before it was set: %v", err)
 		}
@@ -151,35 +151,35 @@ func TestCredential(t *testing.T) {
 
 // A row that was swapped, moved or edited opens nothing, is entered as refused
 // and raises the alarm.
-func TestSwappedRows(t *testing.T) {
+func TestSwappedCredentials(t *testing.T) {
 	const swap = `UPDATE keeper_credential SET blob = (SELECT blob FROM keeper_credential WHERE tenant = $1 AND connection = $2) WHERE tenant = 'acme' AND connection = 'mailbox'`
 	cases := []struct {
 		name string
 		do   func(t *testing.T, r *rig)
 	}{
-		{"another tenant's blob", func(t *testing.T, r *rig) { r.sql(t, swap, "globex", "mailbox") }},
-		{"another connection's blob", func(t *testing.T, r *rig) { r.sql(t, swap, "acme", "archive") }},
+		{"another tenant's blob", func(t *testing.T, r *rig) { r.edit(t, swap, "globex", "mailbox") }},
+		{"another connection's blob", func(t *testing.T, r *rig) { r.edit(t, swap, "acme", "archive") }},
 		{"another connection's row", func(t *testing.T, r *rig) {
-			r.sql(t, `DELETE FROM keeper_credential WHERE tenant = 'acme' AND connection = 'mailbox'`)
-			r.sql(t, `UPDATE keeper_credential SET connection = 'mailbox' WHERE tenant = 'acme' AND connection = 'archive'`)
+			r.edit(t, `DELETE FROM keeper_credential WHERE tenant = 'acme' AND connection = 'mailbox'`)
+			r.edit(t, `UPDATE keeper_credential SET connection = 'mailbox' WHERE tenant = 'acme' AND connection = 'archive'`)
 		}},
 		{"another purpose", func(t *testing.T, r *rig) {
-			r.sql(t, `DELETE FROM keeper_credential WHERE tenant = 'acme' AND connection = 'mailbox'`)
-			r.sql(t, `UPDATE keeper_credential SET purpose = 'smtp-auth', connection = 'mailbox' WHERE tenant = 'acme' AND purpose = 'm365-admin'`)
+			r.edit(t, `DELETE FROM keeper_credential WHERE tenant = 'acme' AND connection = 'mailbox'`)
+			r.edit(t, `UPDATE keeper_credential SET purpose = 'smtp-auth', connection = 'mailbox' WHERE tenant = 'acme' AND purpose = 'm365-admin'`)
 		}},
 		{"the connection's binding edited", func(t *testing.T, r *rig) {
-			r.sql(t, `UPDATE keeper_binding SET binding = $1 WHERE tenant = 'acme'`, `{"host":"evil.example","port":587,"server_name":"evil.example"}`)
+			r.edit(t, `UPDATE keeper_binding SET binding = $1 WHERE tenant = 'acme'`, `{"host":"evil.example","port":587,"server_name":"evil.example"}`)
 		}},
 		{"both bindings edited", func(t *testing.T, r *rig) {
-			r.sql(t, `UPDATE keeper_binding SET binding = $1 WHERE tenant = 'acme'`, `{"host":"evil.example","port":587}`)
-			r.sql(t, `UPDATE keeper_credential SET binding = $1 WHERE tenant = 'acme'`, `{"host":"evil.example","port":587}`)
+			r.edit(t, `UPDATE keeper_binding SET binding = $1 WHERE tenant = 'acme'`, `{"host":"evil.example","port":587}`)
+			r.edit(t, `UPDATE keeper_credential SET binding = $1 WHERE tenant = 'acme'`, `{"host":"evil.example","port":587}`)
 		}},
 		{"the marker of another", func(t *testing.T, r *rig) {
-			r.sql(t, `UPDATE keeper_credential SET marker = (SELECT marker FROM keeper_credential WHERE tenant = 'acme' AND connection = 'archive' AND purpose = 'smtp-auth')
+			r.edit(t, `UPDATE keeper_credential SET marker = (SELECT marker FROM keeper_credential WHERE tenant = 'acme' AND connection = 'archive' AND purpose = 'smtp-auth')
 				WHERE tenant = 'acme' AND connection = 'mailbox'`)
 		}},
 		{"another tenant's data key", func(t *testing.T, r *rig) {
-			r.sql(t, `UPDATE keeper_datakey SET blob = (SELECT blob FROM keeper_datakey WHERE tenant = 'globex') WHERE tenant = 'acme'`)
+			r.edit(t, `UPDATE keeper_datakey SET blob = (SELECT blob FROM keeper_datakey WHERE tenant = 'globex') WHERE tenant = 'acme'`)
 			r.seals.mu.Lock()
 			clear(r.seals.open)
 			r.seals.mu.Unlock()
@@ -187,9 +187,9 @@ func TestSwappedRows(t *testing.T) {
 	}
 	eachRig(t, func(t *testing.T, r *rig) {
 		for _, c := range cases {
-			r.sql(t, `DELETE FROM keeper_credential`)
-			r.sql(t, `DELETE FROM keeper_binding`)
-			r.bound(t, "mx.acme.example", "acme/mailbox", "acme/archive", "acme/admin", "globex/mailbox")
+			r.edit(t, `DELETE FROM keeper_credential`)
+			r.edit(t, `DELETE FROM keeper_binding`)
+			r.bindTo(t, "mx.acme.example", "acme/mailbox", "acme/archive", "acme/admin", "globex/mailbox")
 			r.set(t, "acme/mailbox", "u", "mine")
 			r.set(t, "acme/archive", "u", "other")
 			r.set(t, "globex/mailbox", "u", "theirs")
@@ -206,7 +206,7 @@ func TestSwappedRows(t *testing.T) {
 				t.Errorf("%s: %+v: %v", c.name, got, err)
 			}
 		}
-		until(t, "the refusals are entered", func() bool {
+		within(t, "the refusals are entered", func() bool {
 			n := 0
 			for _, e := range r.entries(t) {
 				if e.Act == string(act.OpenCredential) && strings.HasPrefix(e.Outcome, refused) {
@@ -215,7 +215,7 @@ func TestSwappedRows(t *testing.T) {
 			}
 			return n == len(cases)
 		})
-		if !r.alarmed(alarmRefused) {
+		if !r.hasAlarm(alarmRefused) {
 			t.Error("no alarm")
 		}
 	})
@@ -224,7 +224,7 @@ func TestSwappedRows(t *testing.T) {
 // A keeper of another region does not open the database at all.
 func TestAnotherRegionsKEK(t *testing.T) {
 	r := newRig(t)
-	r.bound(t, "mx.acme.example", "acme/mailbox")
+	r.bindTo(t, "mx.acme.example", "acme/mailbox")
 	r.set(t, "acme/mailbox", "u", "p")
 	r.end()
 	db, err := store.OpenKeeper(t.Context(), store.Config{Dir: filepath.Join(r.dir, "db")})

@@ -21,13 +21,13 @@ func plant(connection string) map[string]string {
 func TestDecoy(t *testing.T) {
 	s := newStaff(t)
 	eachRig(t, func(t *testing.T, r *rig) {
-		r.bound(t, "mx.acme.example", "acme/mailbox")
+		r.bindTo(t, "mx.acme.example", "acme/mailbox")
 		r.set(t, "acme/mailbox", "u@acme.example", "a real password of theirs")
-		got, err := r.order(t, signed(t, operator.PlantDecoy, "", plant("acme/journal"), s.anna))
+		got, err := r.order(t, signOrder(t, operator.PlantDecoy, "", plant("acme/journal"), s.anna))
 		if err != nil || len(got.Secret) < 20 {
 			t.Fatalf("%+v: %v", got, err)
 		}
-		if _, err := r.order(t, signed(t, operator.PlantDecoy, "", plant("acme/mailbox"), s.anna)); !fault.Is(err, fault.Conflict) {
+		if _, err := r.order(t, signOrder(t, operator.PlantDecoy, "", plant("acme/mailbox"), s.anna)); !fault.Is(err, fault.Conflict) {
 			t.Errorf("over a connection in use: %v", err)
 		}
 		for i, use := range []func() error{
@@ -47,7 +47,7 @@ func TestDecoy(t *testing.T) {
 			if err := use(); !fault.Is(err, fault.Denied) || strings.Contains(err.Error(), "decoy") {
 				t.Errorf("use %d: %v", i, err)
 			}
-			if !r.alarmed(alarmDecoy) {
+			if !r.hasAlarm(alarmDecoy) {
 				t.Errorf("use %d: no alarm", i)
 			}
 		}
@@ -62,10 +62,10 @@ func TestDecoy(t *testing.T) {
 				t.Errorf("the ledger tells which is the decoy: %+v", e)
 			}
 		}
-		if _, err := r.order(t, signed(t, operator.ReleaseDecoy, "", plant("acme/mailbox"), s.anna)); !fault.Is(err, fault.Conflict) {
+		if _, err := r.order(t, signOrder(t, operator.ReleaseDecoy, "", plant("acme/mailbox"), s.anna)); !fault.Is(err, fault.Conflict) {
 			t.Errorf("released a real one: %v", err)
 		}
-		if _, err := r.order(t, signed(t, operator.ReleaseDecoy, "", plant("acme/journal"), s.anna)); err != nil {
+		if _, err := r.order(t, signOrder(t, operator.ReleaseDecoy, "", plant("acme/journal"), s.anna)); err != nil {
 			t.Error(err)
 		}
 		if _, err := r.open("acme/journal"); !fault.Is(err, fault.Missing) {
@@ -81,7 +81,7 @@ func TestDecoysLookAlike(t *testing.T) {
 	eachRig(t, func(t *testing.T, r *rig) {
 		for i := range 4 {
 			name := fmt.Sprintf("acme/real%d", i)
-			r.bound(t, "mx.acme.example", name)
+			r.bindTo(t, "mx.acme.example", name)
 			r.set(t, name, "someone@acme.example", strings.Repeat("x", 5+9*i))
 			if _, err := r.open(name); err != nil {
 				t.Fatal(err)
@@ -89,7 +89,7 @@ func TestDecoysLookAlike(t *testing.T) {
 		}
 		r.openings.write(t.Context())
 		for i := range 4 {
-			if _, err := r.order(t, signed(t, operator.PlantDecoy, "", plant(fmt.Sprintf("acme/fake%d", i)), s.anna)); err != nil {
+			if _, err := r.order(t, signOrder(t, operator.PlantDecoy, "", plant(fmt.Sprintf("acme/fake%d", i)), s.anna)); err != nil {
 				t.Fatal(err)
 			}
 		}

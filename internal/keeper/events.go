@@ -48,7 +48,7 @@ func (k *Keeper) EnterEvents(ctx context.Context, _ wire.Peer, q act.Events) (ac
 		return nil
 	}
 	for _, e := range q.Events {
-		n := k.asserted(e)
+		n := k.assertedAs(e)
 		size := len(n.Actor) + len(n.Act) + len(n.Tenant) + len(n.Connection) + len(n.Subject) + len(n.Purpose) + len(n.Outcome) + len(n.Key)
 		if bytes+size > eventBytes {
 			if err := write(); err != nil {
@@ -60,8 +60,8 @@ func (k *Keeper) EnterEvents(ctx context.Context, _ wire.Peer, q act.Events) (ac
 	return act.Done{}, write()
 }
 
-// asserted is the entry of an event.
-func (k *Keeper) asserted(v act.Event) ledger.Entry {
+// assertedAs is the entry of an event.
+func (k *Keeper) assertedAs(v act.Event) ledger.Entry {
 	e := ledger.Entry{
 		Time: v.Time, Source: ledger.Asserted, Actor: v.Actor, Act: v.Act, Tenant: v.Tenant, Connection: v.Connection,
 		Subject: v.Subject, Purpose: v.Purpose, Outcome: v.Outcome, Key: eventKey(v),

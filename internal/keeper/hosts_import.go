@@ -49,7 +49,10 @@ func (k *Keeper) importHost(ctx context.Context, host string) error {
 	if err := k.takeIn(ctx, host, pair, algorithm); err != nil {
 		return err
 	}
-	return fault.Wrap(fault.Internal, "keeper.Import", shred(base))
+	if err := shred(base); err != nil {
+		k.alarm(alarmImport, "", "the certificate of "+host+" is in use, but its files could not be removed: "+err.Error())
+	}
+	return nil
 }
 
 // takeIn makes the pair the host's identity. One that is there already was

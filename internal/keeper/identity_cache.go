@@ -40,10 +40,27 @@ type signers struct {
 	mu     sync.Mutex
 	epoch  uint64 // counts drops
 	by     map[string]*known
-	active map[seat]string // certificate of the active one
+	active map[seat]string             // certificate of the active one
+	of     map[owner]map[string]*known // those of by, so that a drop finds them
 }
 
-func (s *signers) init() { s.by, s.active = map[string]*known{}, map[seat]string{} }
+// owner is a connection.
+type owner struct{ tenant, connection string }
+
+func (s *signers) init() {
+	s.by, s.active, s.of = map[string]*known{}, map[seat]string{}, map[owner]map[string]*known{}
+}
+
+// forget removes one. The caller holds the lock.
+func (s *signers) forget(n *known) {
+	at := owner{n.tenant, n.connection}
+	delete(s.by, n.sha256)
+	delete(s.active, seat{n.tenant, n.connection, n.purpose})
+	delete(s.of[at], n.sha256)
+	if len(s.of[at]) == 0 {
+		delete(s.of, at)
+	}
+}
 
 func (s *signers) get(sum string, now time.Time) (*known, uint64) {
 	s.mu.Lock()
@@ -52,7 +69,7 @@ func (s *signers) get(sum string, now time.Time) (*known, uint64) {
 		if age := now.Sub(n.at); age >= 0 && age < knownFresh {
 			return n, s.epoch
 		}
-		delete(s.by, sum)
+		s.forget(n)
 	}
 	return nil, s.epoch
 }
@@ -76,10 +93,13 @@ func (s *signers) keep(n *known, epoch uint64) *known {
 		return have
 	}
 	if len(s.by) >= mostKnown {
-		clear(s.by)
-		clear(s.active)
+		s.init()
 	}
-	s.by[n.sha256] = n
+	at := owner{n.tenant, n.connection}
+	if s.of[at] == nil {
+		s.of[at] = map[string]*known{}
+	}
+	s.by[n.sha256], s.of[at][n.sha256] = n, n
 	if n.state == act.Active {
 		s.active[seat{n.tenant, n.connection, n.purpose}] = n.sha256
 	}
@@ -91,11 +111,8 @@ func (s *signers) drop(tenant, connection string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.epoch++
-	for sum, n := range s.by {
-		if n.tenant == tenant && n.connection == connection {
-			delete(s.by, sum)
-			delete(s.active, seat{n.tenant, n.connection, n.purpose})
-		}
+	for _, n := range s.of[owner{tenant, connection}] {
+		s.forget(n)
 	}
 }
 

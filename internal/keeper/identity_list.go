@@ -101,8 +101,8 @@ func cut(all []*identity, limit int) act.IdentityList {
 	return got
 }
 
-// identities counts those that may be shown, for Status.
-func (k *Keeper) identities(ctx context.Context) (n int64, err error) {
+// accepted counts those that may be shown, for Status.
+func (k *Keeper) accepted(ctx context.Context) (n int64, err error) {
 	err = k.door.QueryRow(ctx, countShown).Scan(&n)
 	return n, store.Fault("keeper.Identities", err)
 }

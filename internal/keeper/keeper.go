@@ -34,13 +34,13 @@ type Config struct {
 
 	Operators []operator.Public
 	Witnesses []ledger.Witness
-	// WitnessFiles are paths of files that become witnesses with the ledger's
-	// own keys, which nobody outside knows before it is open.
-	WitnessFiles []string
-	Retention    time.Duration // of the texts of ledger entries, 0 for ever
-	Limit        int           // openings of credentials a minute, 0 is the breaker's own
-	Pool         int           // RSA keys kept ready, 0 is 4, below that none
-	Issuers      []Issuer      // beside the region's own CA
+	// MoreWitnesses makes those that have to know the log's origin and keys,
+	// which come into being with it; nil: there are none.
+	MoreWitnesses func(origin string, keys []string) ([]ledger.Witness, error)
+	Retention     time.Duration // of the texts of ledger entries, 0 for ever
+	Limit         int           // openings of credentials a minute, 0 is the breaker's own
+	Pool          int           // RSA keys kept ready, 0 is 4, below that none
+	Issuers       []Issuer      // beside the region's own CA
 	// SameUser: the gateway runs under the keeper's own user.
 	SameUser bool
 	Log      *slog.Logger

@@ -33,10 +33,12 @@ const (
 
 	deleteState store.KeeperSQL = `DELETE FROM keeper_state WHERE name = $1`
 
-	countAllSpares  store.KeeperSQL = `SELECT COUNT(*) FROM keeper_spare`
 	selectUnretired store.KeeperSQL = `SELECT COUNT(*) FROM keeper_identity WHERE id = $1 AND state <> 'retired' AND state <> 'compromised'`
 	// retireOthers retires some of those that an operator did not name; $1 are
-	// their ids, each between commas.
+	// their ids, each between commas. The region's own issuers stay: they are
+	// shown to no partner, and without them nothing could be issued in place of
+	// what is retired.
 	retireOthers store.KeeperSQL = `UPDATE keeper_identity SET state = 'retired', changed_at = $2 WHERE id IN (
-		SELECT id FROM keeper_identity WHERE state <> 'retired' AND state <> 'compromised' AND $1 NOT LIKE '%,' || id || ',%' LIMIT $3)`
+		SELECT id FROM keeper_identity WHERE state <> 'retired' AND state <> 'compromised' AND tenant <> 'region:authority'
+		AND $1 NOT LIKE '%,' || id || ',%' ORDER BY state, id LIMIT $3)`
 )

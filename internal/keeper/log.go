@@ -36,8 +36,12 @@ func (k *Keeper) openLedger(ctx context.Context) error {
 		return k.asUnopened(err)
 	}
 	k.logKeys = own.Keys
-	if err := k.addWitnessFiles(signer.Name(), own.Keys); err != nil {
-		return err
+	if k.c.MoreWitnesses != nil {
+		more, err := k.c.MoreWitnesses(signer.Name(), own.Keys)
+		if err != nil {
+			return err
+		}
+		k.c.Witnesses = append(slices.Clone(k.c.Witnesses), more...)
 	}
 	l, err := ledger.Open(ctx, ledger.Config{
 		DB: k.c.DB, Region: k.c.Region, Signer: signer, Keys: own.Keys, Witnesses: k.c.Witnesses,
@@ -47,19 +51,6 @@ func (k *Keeper) openLedger(ctx context.Context) error {
 		k.ledger = l
 	}
 	return k.asUnopened(err)
-}
-
-// addWitnessFiles makes witnesses of the files that are named as such.
-func (k *Keeper) addWitnessFiles(origin string, keys []string) error {
-	k.c.Witnesses = slices.Clone(k.c.Witnesses)
-	for _, path := range k.c.WitnessFiles {
-		w, err := ledger.NewFileWitness(path, origin, keys)
-		if err != nil {
-			return err
-		}
-		k.c.Witnesses = append(k.c.Witnesses, w)
-	}
-	return nil
 }
 
 // asUnopened takes a ledger that was tampered with for what it is: the keeper

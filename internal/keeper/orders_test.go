@@ -31,8 +31,8 @@ func newStaff(t testing.TB) staff {
 // known makes a keeper know the two.
 func (s staff) known(c *Config) { c.Operators = []operator.Public{s.anna.Public(), s.bert.Public()} }
 
-// sign makes an order of some.
-func signed(t testing.TB, name, subject string, parameters map[string]string, by ...*operator.Key) []byte {
+// signOrder makes an order of some.
+func signOrder(t testing.TB, name, subject string, parameters map[string]string, by ...*operator.Key) []byte {
 	t.Helper()
 	raw, err := operator.Sign(operator.New(name, "us", subject, parameters, time.Now().Add(time.Hour)), by[0])
 	for _, k := range by[1:] {
@@ -56,7 +56,7 @@ func (r *rig) order(t testing.TB, raw []byte) (act.Ordered, error) {
 func TestBreakerAndCampaign(t *testing.T) {
 	s := newStaff(t)
 	eachRig(t, func(t *testing.T, r *rig) {
-		r.bound(t, "mx.acme.example", "acme/mailbox")
+		r.bindTo(t, "mx.acme.example", "acme/mailbox")
 		r.set(t, "acme/mailbox", "u", "p")
 		for i := range 5 {
 			if _, err := r.open("acme/mailbox"); err != nil {
@@ -68,7 +68,7 @@ func TestBreakerAndCampaign(t *testing.T) {
 				t.Fatalf("beyond the limit: %+v: %v", got, err)
 			}
 		}
-		if !r.alarmed(alarmBreaker) {
+		if !r.hasAlarm(alarmBreaker) {
 			t.Error("no alarm")
 		}
 		r.end()
@@ -85,11 +85,11 @@ func TestBreakerAndCampaign(t *testing.T) {
 		if found != 1 {
 			t.Errorf("the trip is entered %d times", found)
 		}
-		if _, err := r.order(t, signed(t, operator.LiftBreaker, "", nil, s.anna, s.bert)); err != nil {
+		if _, err := r.order(t, signOrder(t, operator.LiftBreaker, "", nil, s.anna, s.bert)); err != nil {
 			t.Fatal(err)
 		}
 		campaign := map[string]string{breaker.RateParameter: "100", breaker.UntilParameter: time.Now().Add(time.Hour).UTC().Format(time.RFC3339)}
-		got, err := r.order(t, signed(t, operator.OpenCampaign, "migration", campaign, s.anna, s.bert))
+		got, err := r.order(t, signOrder(t, operator.OpenCampaign, "migration", campaign, s.anna, s.bert))
 		if err != nil || got.Text == "" || got.Secret != "" {
 			t.Fatalf("%+v: %v", got, err)
 		}
@@ -123,7 +123,7 @@ func (r *rig) ordersEntered(t *testing.T) {
 func TestOrdersThatDoNotCount(t *testing.T) {
 	s := newStaff(t)
 	eachRig(t, func(t *testing.T, r *rig) {
-		spent := signed(t, operator.Thaw, "", nil, s.anna, s.bert) // conflict: the keeper is not frozen
+		spent := signOrder(t, operator.Thaw, "", nil, s.anna, s.bert) // conflict: the keeper is not frozen
 		if _, err := r.order(t, spent); !fault.Is(err, fault.Conflict) {
 			t.Fatal(err)
 		}
@@ -136,14 +136,14 @@ func TestOrdersThatDoNotCount(t *testing.T) {
 			raw  []byte
 			kind fault.Kind
 		}{
-			{"one signer of two", signed(t, operator.LiftBreaker, "", nil, s.anna), fault.Denied},
-			{"a stranger", signed(t, operator.RotateKEK, r.kek.ID(), nil, s.eve), fault.Denied},
-			{"a stranger besides", signed(t, operator.LiftBreaker, "", nil, s.anna, s.bert, s.eve), fault.Denied},
+			{"one signer of two", signOrder(t, operator.LiftBreaker, "", nil, s.anna), fault.Denied},
+			{"a stranger", signOrder(t, operator.RotateKEK, r.kek.ID(), nil, s.eve), fault.Denied},
+			{"a stranger besides", signOrder(t, operator.LiftBreaker, "", nil, s.anna, s.bert, s.eve), fault.Denied},
 			{"handed in again", spent, fault.Denied},
 			{"another region", other, fault.Denied},
-			{"an act that nobody knows", signed(t, "open-everything", "", nil, s.anna, s.bert), fault.Denied},
+			{"an act that nobody knows", signOrder(t, "open-everything", "", nil, s.anna, s.bert), fault.Denied},
 			{"no order", []byte("{}"), fault.Invalid},
-			{"more tenants than one", signed(t, operator.ChangeBinding, "", map[string]string{"tenants": "2", "tenant": "acme", "connection": "mailbox"}, s.anna), fault.Denied},
+			{"more tenants than one", signOrder(t, operator.ChangeBinding, "", map[string]string{"tenants": "2", "tenant": "acme", "connection": "mailbox"}, s.anna), fault.Denied},
 		}
 		for _, c := range cases {
 			before := r.ledger.Size()
@@ -178,14 +178,14 @@ func TestOrdersThatDoNotCount(t *testing.T) {
 func TestChangeBinding(t *testing.T) {
 	s := newStaff(t)
 	eachRig(t, func(t *testing.T, r *rig) {
-		r.bound(t, "mx.acme.example", "acme/mailbox")
+		r.bindTo(t, "mx.acme.example", "acme/mailbox")
 		r.set(t, "acme/mailbox", "u", "p")
 		if _, err := r.open("acme/mailbox"); err != nil {
 			t.Fatal(err)
 		}
 		r.openings.write(t.Context())
 		to := map[string]string{"tenants": "1", "tenant": "acme", "connection": "mailbox", "host": "new.acme.example", "port": "25", "pin": strings.Repeat("ab", 32)}
-		if _, err := r.order(t, signed(t, operator.ChangeBinding, "acme/mailbox", to, s.bert)); err != nil {
+		if _, err := r.order(t, signOrder(t, operator.ChangeBinding, "acme/mailbox", to, s.bert)); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := r.open("acme/mailbox"); err != nil || got.Password != "p" {
@@ -200,11 +200,11 @@ func TestChangeBinding(t *testing.T) {
 			t.Errorf("%s: %v", bound, err)
 		}
 		to["port"] = "0"
-		if _, err := r.order(t, signed(t, operator.ChangeBinding, "", to, s.bert)); !fault.Is(err, fault.Invalid) {
+		if _, err := r.order(t, signOrder(t, operator.ChangeBinding, "", to, s.bert)); !fault.Is(err, fault.Invalid) {
 			t.Errorf("no port: %v", err)
 		}
 		to["port"], to["connection"] = "25", "none"
-		if _, err := r.order(t, signed(t, operator.ChangeBinding, "", to, s.bert)); !fault.Is(err, fault.Missing) {
+		if _, err := r.order(t, signOrder(t, operator.ChangeBinding, "", to, s.bert)); !fault.Is(err, fault.Missing) {
 			t.Errorf("no connection: %v", err)
 		}
 	}, s.known)

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	usualPage   = 100
-	mostEntries = 1000
-	pageBytes   = 900 << 10 // of one answer
+	usualFound = 100
+	maxFound   = 1000
+	pageBytes  = 900 << 10 // of one answer
 )
 
 // readable says why the ledger can't be read, if it can't.
@@ -34,11 +34,11 @@ func (k *Keeper) SearchLedger(ctx context.Context, _ wire.Peer, q act.Search) (a
 	if err := k.readable(op); err != nil {
 		return none, err
 	}
-	if q.Limit < 0 || q.Limit > mostEntries || q.From < 0 {
+	if q.Limit < 0 || q.Limit > maxFound || q.From < 0 {
 		return none, fault.New(fault.Invalid, op, "a search gives 1 to 1000 entries, from one that is there").WithHint("Ask for fewer.")
 	}
 	if q.Limit == 0 {
-		q.Limit = usualPage
+		q.Limit = usualFound
 	}
 	found, err := k.ledger.Search(ctx, ledger.Filter{
 		Tenant: q.Tenant, Connection: q.Connection, Actor: q.Actor, Act: q.Act, Trace: q.Of,

@@ -16,8 +16,9 @@ const (
 	rememberBreaker   = "breaker"
 	rememberRotation  = "rotation"
 	rememberFrozen    = "frozen"
-	rememberRoot      = "root"   // certificate
-	rememberIssuer    = "issuer" // sealed
+	rememberRoot      = "root"     // certificate
+	rememberIssuer    = "issuer"   // sealed
+	rememberRestored  = "restored" // in a backup alone: when it was made
 )
 
 // recall reads what was remembered under a name into v; false when nothing was.

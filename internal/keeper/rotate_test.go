@@ -186,21 +186,22 @@ func TestRotationKilled(t *testing.T) {
 		old, next := kekFile(t, filepath.Join(dir, "old")), kekFile(t, filepath.Join(dir, "new"))
 		r := openRigAt(t, dir, at, old, s.known)
 		r.manyTenants(t, many)
-		r.bound(t, "mx.acme.example", "t00003/mailbox", "t01100/mailbox")
+		r.bindTo(t, "mx.acme.example", "t00003/mailbox", "t01100/mailbox")
+		total := r.keks(t, "all of them") // with the region's own
 		r.set(t, "t00003/mailbox", "u", "of three")
 		r.set(t, "t01100/mailbox", "u", "of eleven hundred")
 		r.end()
 
-		q := rotating{Dir: dir, Files: at.Dir, URL: at.URL, Operator: s.anna.Public().String(), Order: signed(t, operator.RotateKEK, next.ID(), nil, s.anna)}
+		q := rotating{Dir: dir, Files: at.Dir, URL: at.URL, Operator: s.anna.Public().String(), Order: signOrder(t, operator.RotateKEK, next.ID(), nil, s.anna)}
 		killAt(t, q, 200)
 		q.Order = nil
 		killAt(t, q, 700)
 
 		r = openRigAt(t, dir, at, old, func(c *Config) { c.KEKs = []seal.KEK{slowKEK{KEK: next, wait: time.Millisecond}, old} })
-		if left := r.keks(t, next.ID()); left < 100 || left > many-700+1 {
+		if left := r.keks(t, next.ID()); left < 100 || left > total-700 {
 			t.Errorf("%d of %d are left after it was killed", left, many)
 		}
-		until(t, "the rotation ends", func() bool {
+		within(t, "the rotation ends", func() bool {
 			for _, c := range []string{"t00003/mailbox", "t01100/mailbox"} { // used meanwhile
 				if _, err := r.open(c); err != nil && !fault.Is(err, fault.Later) {
 					t.Fatal(err)
@@ -242,7 +243,7 @@ func TestRotationKilled(t *testing.T) {
 // lift sets the breaker back, should the openings of a test have tripped it.
 func lift(t testing.TB, r *rig) {
 	t.Helper()
-	r.sql(t, `DELETE FROM keeper_state WHERE name = 'breaker'`)
+	r.edit(t, `DELETE FROM keeper_state WHERE name = 'breaker'`)
 	if err := r.openBreaker(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -252,6 +253,7 @@ func TestRotation(t *testing.T) {
 	s := newStaff(t)
 	r := newRig(t, s.known)
 	r.manyTenants(t, 250)
+	total := r.keks(t, "all of them") // with the region's own
 	old, next := r.kek, newKEK(t, "us")
 	r.end()
 	away := make(chan bool, 1)
@@ -261,36 +263,36 @@ func TestRotation(t *testing.T) {
 	r.rotation.mu.Lock()
 	r.rotation.wait = time.Millisecond
 	r.rotation.mu.Unlock()
-	if _, err := r.order(t, signed(t, operator.RotateKEK, old.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) || fault.HintOf(err) == "" {
+	if _, err := r.order(t, signOrder(t, operator.RotateKEK, old.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) || fault.HintOf(err) == "" {
 		t.Errorf("to the one that is not in force: %v", err)
 	}
 	if r.keks(t, old.ID()) != 0 {
 		t.Error("rows were moved without an order")
 	}
 	// A row that was edited stays, and is told of.
-	r.sql(t, `UPDATE keeper_datakey SET blob = (SELECT blob FROM keeper_datakey WHERE tenant = 't00001') WHERE tenant = 't00002'`)
-	got, err := r.order(t, signed(t, operator.RotateKEK, next.ID(), nil, s.bert))
-	if err != nil || !strings.HasPrefix(got.Text, "251 data keys") { // the ledger's too
+	r.edit(t, `UPDATE keeper_datakey SET blob = (SELECT blob FROM keeper_datakey WHERE tenant = 't00001') WHERE tenant = 't00002'`)
+	got, err := r.order(t, signOrder(t, operator.RotateKEK, next.ID(), nil, s.bert))
+	if err != nil || !strings.HasPrefix(got.Text, fmt.Sprint(total, " data keys")) {
 		t.Fatalf("%+v: %v", got, err)
 	}
-	until(t, "it waits", func() bool { return strings.Contains(r.rotation.progress(), "away") })
-	if _, err := r.order(t, signed(t, operator.RotateKEK, next.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) {
+	within(t, "it waits", func() bool { return strings.Contains(r.rotation.progress(), "away") })
+	if _, err := r.order(t, signOrder(t, operator.RotateKEK, next.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) {
 		t.Errorf("a second time: %v", err)
 	}
 	state, err := r.Status(t.Context(), someone(), act.Plain{})
-	if err != nil || !strings.HasPrefix(state.Rotation, "0 of 251, waiting") || state.KEK != next.ID() {
+	if err != nil || !strings.HasPrefix(state.Rotation, fmt.Sprintf("0 of %d, waiting", total)) || state.KEK != next.ID() {
 		t.Errorf("%+v: %v", state, err)
 	}
 	<-away
 	away <- false
-	until(t, "it ends", func() bool { return r.rotation.progress() == "" })
-	if left := r.keks(t, next.ID()); left != 1 || !r.alarmed(alarmRotation) {
+	within(t, "it ends", func() bool { return r.rotation.progress() == "" })
+	if left := r.keks(t, next.ID()); left != 1 || !r.hasAlarm(alarmRotation) {
 		t.Errorf("%d are left", left)
 	}
 	all := r.entries(t)
-	until(t, "the end is entered", func() bool {
+	within(t, "the end is entered", func() bool {
 		for _, e := range all {
-			if e.Act == operator.RotateKEK && strings.Contains(e.Outcome, "1 of 251 data keys did not open") {
+			if e.Act == operator.RotateKEK && strings.Contains(e.Outcome, fmt.Sprintf("1 of %d data keys did not open", total)) {
 				return true
 			}
 		}
@@ -300,7 +302,7 @@ func TestRotation(t *testing.T) {
 	r.end()
 	// A row under a KEK that was not given stops an order before it begins.
 	r = r.again(t, func(c *Config) { c.KEKs = []seal.KEK{next} })
-	if _, err := r.order(t, signed(t, operator.RotateKEK, next.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), old.ID()) {
+	if _, err := r.order(t, signOrder(t, operator.RotateKEK, next.ID(), nil, s.bert)); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), old.ID()) {
 		t.Errorf("without the old one: %v", err)
 	}
 }

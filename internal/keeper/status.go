@@ -11,7 +11,6 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/keeper/keys"
 	"github.com/sallyport-mail/sallyport/internal/keeper/wire"
 	"github.com/sallyport-mail/sallyport/internal/ledger"
-	"github.com/sallyport-mail/sallyport/internal/store"
 )
 
 // What State.Custody says.
@@ -19,9 +18,6 @@ const (
 	custodyNone = "none"
 	custodyKept = "kept"
 )
-
-// rootKey is the file of a region's root key, should it lie here.
-const rootKey = "root.key"
 
 // Status is of wire.Acts. It answers whatever state the keeper is in.
 func (k *Keeper) Status(ctx context.Context, p wire.Peer, _ act.Plain) (act.State, error) {
@@ -32,18 +28,21 @@ func (k *Keeper) Status(ctx context.Context, p wire.Peer, _ act.Plain) (act.Stat
 		Rotation: k.rotation.progress(), Frozen: k.frozen.reason(), Breaker: string(k.breaker.Now().State),
 		LedgerKeys: k.logKeys, Alarms: k.alarms.recent(),
 	}
-	s.Custody, s.Why = k.custody(p)
-	if err := k.door.QueryRow(ctx, countShown).Scan(&s.Identities); err != nil {
-		return s, store.Fault(op, err)
+	if root := k.Root(); root != nil {
+		s.Root = root.Raw
 	}
-	if err := k.door.QueryRow(ctx, countAllSpares).Scan(&s.Spares); err != nil {
-		return s, store.Fault(op, err)
+	s.Custody, s.Why = k.custody(p)
+	var err error
+	if s.Identities, err = k.accepted(ctx); err != nil {
+		return s, err
+	}
+	if s.Spares, err = k.spares(ctx); err != nil {
+		return s, err
 	}
 	var log any = ledger.Status{Error: k.unopened, Witnesses: []ledger.WitnessStatus{}}
 	if k.ledger != nil {
 		log = k.ledger.Status()
 	}
-	var err error
 	s.Ledger, err = json.Marshal(log)
 	return s, fault.Wrap(fault.Internal, op, err)
 }
@@ -62,8 +61,8 @@ func (k *Keeper) custody(p wire.Peer) (string, []string) {
 	if len(k.c.Witnesses) == 0 {
 		why = append(why, "The ledger has no witness: that an old copy was put back, or two logs are shown, can't be told. Name one in the keeper's settings.")
 	}
-	if _, err := os.Stat(filepath.Join(k.c.Dir, rootKey)); err == nil {
-		why = append(why, "The key of the region's root lies in the keeper's folder: take "+rootKey+" to a place that is offline.")
+	if _, err := os.Stat(filepath.Join(k.c.Dir, rootKeyFile)); err == nil {
+		why = append(why, "The key of the region's root lies in the keeper's folder: take "+rootKeyFile+" to a place that is offline.")
 	}
 	return custody, why
 }

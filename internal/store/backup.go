@@ -102,6 +102,11 @@ func (a *archive) manifest(tables []string) error {
 	for _, db := range a.s.databases() {
 		m.Versions[db.name] = db.version
 	}
+	return a.head(m)
+}
+
+// head writes the manifest.
+func (a *archive) head(m manifest) error {
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err

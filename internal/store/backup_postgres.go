@@ -17,7 +17,7 @@ import (
 
 // ourTables lists the tables of a PostgreSQL database without goose's own.
 const ourTables = `SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()
-	AND table_type = 'BASE TABLE' AND table_name NOT IN ('version_road', 'version_control', 'version_trace') ORDER BY 1`
+	AND table_type = 'BASE TABLE' AND table_name NOT IN ('version_road', 'version_control', 'version_trace', 'version_keeper') ORDER BY 1`
 
 // postgres writes every table as COPY gives it (binary), all of one snapshot,
 // and then the bodies.
@@ -188,7 +188,7 @@ func advanceIdentities(ctx context.Context, conn *sql.Conn) error {
 			GREATEST(COALESCE(MAX(%2$I), 0) + 1, nextval(pg_get_serial_sequence(%1$L, %2$L))), false) FROM %3$I',
 		quote_ident(table_name), column_name, table_name)
 		FROM information_schema.columns WHERE table_schema = current_schema() AND is_identity = 'YES'
-		AND table_name NOT IN ('version_road', 'version_control', 'version_trace')`)
+		AND table_name NOT IN ('version_road', 'version_control', 'version_trace', 'version_keeper')`)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 )
@@ -39,12 +40,22 @@ func Restore(ctx context.Context, file string, c Config, settle Settle) error {
 		return Fault("store.Restore", err)
 	}
 	defer f.Close()
+	return restore(ctx, f, c, gatewaySets(), settle)
+}
+
+// restore is Restore into a directory that is empty, of a backup of those sets
+// of tables.
+func restore(ctx context.Context, from io.Reader, c Config, sets []string, settle Settle) error {
 	tmp, err := os.MkdirTemp(c.Dir, ".restore-")
 	if err != nil {
 		return Fault("store.Restore", err)
 	}
 	defer os.RemoveAll(tmp)
-	m, err := unpack(ctx, tar.NewReader(f), tmp)
+	m, err := unpack(ctx, tar.NewReader(from), tmp)
+	if err == nil && !slices.Equal(m.sets(), sets) {
+		err = fault.New(fault.Conflict, "store.Restore", "the backup is of the other process: gateway and keeper have one each").
+			WithHint("Name the backup of this one.")
+	}
 	if err == nil && settle != nil {
 		c.URL, err = settled(ctx, c, settle, filepath.Join(tmp, ownFolder))
 	}
@@ -169,8 +180,19 @@ func readManifest(t *tar.Reader) (manifest, error) {
 	return m, knownVersions(m)
 }
 
+// gatewaySets are the sets of tables of a gateway's store.
+func gatewaySets() []string { return []string{roadSet, controlSet, traceSet} }
+
+// sets are the sets of tables that a backup has: a gateway's, or a keeper's.
+func (m manifest) sets() []string {
+	if _, ok := m.Versions[keeperSet]; ok {
+		return []string{keeperSet}
+	}
+	return gatewaySets()
+}
+
 func knownVersions(m manifest) error {
-	for _, set := range []string{roadSet, controlSet, traceSet} {
+	for _, set := range m.sets() {
 		newest, err := newestVersion(set)
 		if err != nil {
 			return err
@@ -190,7 +212,7 @@ func complete(m manifest, dir string) error {
 		want = append(want, filepath.Join(tableFolder, table))
 	}
 	if m.Store == onSQLite.String() {
-		for _, set := range []string{roadSet, controlSet, traceSet} {
+		for _, set := range m.sets() {
 			want = append(want, filepath.Join("db", set+".db"))
 		}
 	}

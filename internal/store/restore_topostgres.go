@@ -17,7 +17,7 @@ import (
 
 // sqliteTableNames lists the tables of a SQLite file without goose's own.
 const sqliteTableNames = `SELECT name FROM sqlite_master WHERE type = 'table'
-	AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT IN ('version_road', 'version_control', 'version_trace') ORDER BY name`
+	AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT IN ('version_road', 'version_control', 'version_trace', 'version_keeper') ORDER BY name`
 
 // sqliteTables are the tables of a backup's SQLite files.
 type sqliteTables struct {
@@ -32,7 +32,7 @@ type sqliteTables struct {
 func sqliteIntoPostgres(ctx context.Context, c Config, m manifest, tmp string) error {
 	from := &sqliteTables{log: c.Log, homes: map[string]*sql.DB{}}
 	defer from.close()
-	for _, set := range []string{roadSet, controlSet, traceSet} {
+	for _, set := range m.sets() {
 		if err := from.open(ctx, filepath.Join(tmp, "db", set+".db")); err != nil {
 			return damagedBackup(err)
 		}

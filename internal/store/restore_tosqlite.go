@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// postgresIntoSQLite makes the three SQLite files below tmp/db from the tables
+// postgresIntoSQLite makes the SQLite files below tmp/db from the tables
 // that COPY wrote. Nobody can have them before all of it is there, so they are
 // synced once, at the end.
 func postgresIntoSQLite(ctx context.Context, m manifest, tmp string) error {
@@ -20,7 +20,7 @@ func postgresIntoSQLite(ctx context.Context, m manifest, tmp string) error {
 		return err
 	}
 	left := slices.Clone(m.Tables)
-	for _, set := range []string{roadSet, controlSet, traceSet} {
+	for _, set := range m.sets() {
 		file := filepath.Join(tmp, "db", set+".db")
 		filled, err := fillSQLite(ctx, file, set, m, filepath.Join(tmp, tableFolder))
 		if err == nil {

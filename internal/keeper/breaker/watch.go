@@ -15,7 +15,8 @@ type Rate struct {
 }
 
 // Rates are those of the house. A handshake is one for each connection that
-// is opened; an app's token lives an hour; identities are issued by the day.
+// is opened; an app's token lives an hour; identities are issued by the day, and
+// people sign orders one by one.
 func Rates() map[act.Name]Rate {
 	return map[act.Name]Rate{
 		act.HandshakeAsTenant: {PerMinute: 600, Burst: 600},
@@ -25,6 +26,11 @@ func Rates() map[act.Name]Rate {
 		act.IssueIdentity:     {PerMinute: 2, Burst: 10},
 		act.OpenCredential:    {PerMinute: 60, Burst: 120},
 		act.SetCredential:     {PerMinute: 6, Burst: 20},
+		act.RemoveCredential:  {PerMinute: 2, Burst: 10},
+		act.BindConnection:    {PerMinute: 2, Burst: 10},
+		act.ReleaseConnection: {PerMinute: 2, Burst: 10},
+		act.MoveIdentity:      {PerMinute: 6, Burst: 20},
+		act.Order:             {PerMinute: 10, Burst: 60}, // of the whole region
 	}
 }
 

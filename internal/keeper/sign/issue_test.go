@@ -3,6 +3,8 @@ package sign
 import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
@@ -182,5 +184,50 @@ func TestOpenSSL(t *testing.T) {
 	out, err := exec.Command(openssl, append(args, "-crl_check", "-CRLfile", list, file)...).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "revoked") {
 		t.Errorf("a revoked one: %v\n%s", err, out)
+	}
+}
+
+// An app's certificate is a client's, of an RSA key.
+func TestIssueApp(t *testing.T) {
+	c := newCA(t, "us")
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := IssueLeaf(c.online, Leaf{Name{1, "acme", "us", "gate.example"}, EntraApp, k.Public(), time.Hour}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.verify(leaf, "e1.acme.us.gate.example", x509.ExtKeyUsageClientAuth); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSelfSign(t *testing.T) {
+	k := Key{ecKey(t), TLSServer}
+	for _, host := range []string{"mx.us.gate.example", "192.0.2.1", "2001:db8::1", strings.Repeat("a", 60) + ".us.gate.example"} {
+		c, err := SelfSign(k, host, maxRoot, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature); err != nil || c.VerifyHostname(host) != nil || c.IsCA {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	for name, f := range map[string]func() (*x509.Certificate, error){
+		"a client's key": func() (*x509.Certificate, error) {
+			return SelfSign(Key{k.Signer, TLSClient}, "mx.example", time.Hour, time.Now())
+		},
+		"no name":      func() (*x509.Certificate, error) { return SelfSign(k, "", time.Hour, time.Now()) },
+		"a wildcard":   func() (*x509.Certificate, error) { return SelfSign(k, "*.example", time.Hour, time.Now()) },
+		"for too long": func() (*x509.Certificate, error) { return SelfSign(k, "mx.example", maxRoot+1, time.Now()) },
+		"for no time":  func() (*x509.Certificate, error) { return SelfSign(k, "mx.example", 0, time.Now()) },
+		"an issuer key": func() (*x509.Certificate, error) {
+			return SelfSign(Key{k.Signer, Issuer}, "mx.example", time.Hour, time.Now())
+		},
+	} {
+		if c, err := f(); err == nil || fault.HintOf(err) == "" {
+			t.Errorf("%s: %v %v", name, c, err)
+		}
 	}
 }

@@ -225,7 +225,9 @@ func (d *desk) RemoveCredential(_ context.Context, p wire.Peer, q act.Plain) (ac
 
 func (d *desk) ListCredentials(_ context.Context, p wire.Peer, q act.Plain) (act.CredentialList, error) {
 	at := time.Unix(1, 0).UTC()
-	return act.CredentialList{Credentials: []act.CredentialInfo{{Connection: "mailbox", SetAt: at, LastOpened: &at}}}, d.note(act.ListCredentials, p, q.Context)
+	return act.CredentialList{Credentials: []act.CredentialInfo{
+		{Connection: "mailbox", Purpose: "m365-admin", SetAt: at}, {Connection: "mailbox", Purpose: "smtp-auth", SetAt: at, LastOpened: &at},
+	}}, d.note(act.ListCredentials, p, q.Context)
 }
 
 func (d *desk) Order(_ context.Context, p wire.Peer, q act.SignedOrder) (act.Ordered, error) {

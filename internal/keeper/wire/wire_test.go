@@ -99,6 +99,37 @@ func TestEveryAct(t *testing.T) {
 	}
 }
 
+// Each secret is of a purpose; those of SMTP have the shorter way.
+func TestPurposesOfSecrets(t *testing.T) {
+	d := newDesk(t)
+	r := remote(t, d.serve(t, me(every()...)))
+	ctx, c := t.Context(), client.Credential{User: "u", Password: "p"}
+	for _, err := range []error{
+		r.SetCredential(ctx, "acme", "mailbox", c), r.RemoveCredential(ctx, "acme", "mailbox"),
+		r.SetSecret(ctx, "acme", "mailbox", "m365-admin", c), r.RemoveSecret(ctx, "acme", "mailbox", "m365-admin"),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for i, want := range []string{"smtp-auth", "smtp-auth", "m365-admin", "m365-admin"} {
+		if got := d.said[i]; got.Purpose != want || got.Tenant != "acme" || got.Connection != "mailbox" {
+			t.Errorf("%s said %+v", d.asked[i], got)
+		}
+	}
+	all, err := r.ListSecrets(ctx, "acme")
+	if err != nil || len(all) != 2 {
+		t.Errorf("%+v: %v", all, err)
+	}
+	mail, err := r.ListCredentials(ctx, "acme")
+	if err != nil || len(mail) != 1 || mail[0].LastOpened == nil {
+		t.Errorf("%+v: %v", mail, err)
+	}
+	if got, err := r.Order(ctx, []byte("o")); err != nil || got.Text != "so be it" {
+		t.Errorf("%+v: %v", got, err)
+	}
+}
+
 // A long answer comes whole, or its reader is told that it did not.
 func TestExport(t *testing.T) {
 	d := newDesk(t)

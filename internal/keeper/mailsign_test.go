@@ -1,0 +1,103 @@
+package keeper
+
+import (
+	"crypto/ed25519"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/act"
+	"github.com/sallyport-mail/sallyport/internal/keeper/keys"
+)
+
+// mailer puts in an identity for messages as a later issue will make it.
+func (r *rig) mailer(t testing.TB, tenant, purpose string) *identity {
+	t.Helper()
+	one := &identity{id: "01" + tenant + purpose, tenant: tenant, connection: "mailbox", purpose: purpose, epoch: 1, name: "s1._domainkey.acme.example",
+		state: act.Active, issuer: "none", algorithm: string(keys.Ed25519), binding: bindingText(aBinding())}
+	if public, err := r.makeKey(t.Context(), one, keys.Ed25519, false); err != nil || len(public.(ed25519.PublicKey)) != 32 {
+		t.Fatal(err)
+	}
+	r.sql(t, insertIdentity, one.values()...)
+	return one
+}
+
+func TestMailSignatures(t *testing.T) {
+	r := newRig(t)
+	r.boundAll(t, "acme", "other")
+	mail := act.Mail{Fields: []act.Field{{Name: "From", Value: " a@acme.example"}}, BodyHash: make([]byte, 32), Time: time.Unix(1, 0)}
+	c := act.Context{Region: "us", Tenant: "acme", Purpose: "dkim", Trace: "t"}
+	dkim := func(id string, m act.Mail) error {
+		f, err := r.SignDKIM(t.Context(), someone(), act.DKIM{Context: c, Identity: id, Mail: m})
+		if err == nil && (f.Name != "DKIM-Signature" || !strings.Contains(f.Value, "d=acme.example; s=s1;")) {
+			t.Errorf("%+v", f)
+		}
+		return err
+	}
+	arc := func(id string, m act.Mail) error {
+		s, err := r.SealARC(t.Context(), someone(), act.ARC{Context: c, Identity: id, Mail: m, Validation: "none", Results: "mx.example; spf=pass"})
+		if err == nil && (s.Seal.Name != "ARC-Seal" || !strings.Contains(s.Seal.Value, "d=acme.example")) {
+			t.Errorf("%+v", s)
+		}
+		return err
+	}
+	for _, sign := range []func(string, act.Mail) error{dkim, arc} {
+		if err := sign("01NONE", mail); !fault.Is(err, fault.Missing) {
+			t.Errorf("%v", err)
+		}
+		if err := sign("", mail); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%v", err)
+		}
+	}
+	d, a, foreign := r.mailer(t, "acme", "dkim"), r.mailer(t, "acme", "arc"), r.mailer(t, "other", "dkim")
+	for name, err := range map[string]error{"dkim": dkim(d.id, mail), "arc": arc(a.id, mail)} {
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, err := range map[string]error{"another tenant's": dkim(foreign.id, mail), "an arc key": dkim(a.id, mail), "a dkim key": arc(d.id, mail)} {
+		if !fault.Is(err, fault.Denied) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, n := range []int{0, 31, 33} {
+		short := mail
+		short.BodyHash = make([]byte, n)
+		for _, err := range []error{dkim(d.id, short), arc(a.id, short)} {
+			if !fault.Is(err, fault.Invalid) {
+				t.Errorf("a hash of %d bytes: %v", n, err)
+			}
+		}
+	}
+	if before, after := r.outcome(t, act.SignDKIM); before.Tenant != "acme" || !strings.HasPrefix(after.Outcome, failed) {
+		t.Errorf("%+v %+v", before, after)
+	}
+}
+
+// A key exchange of the wrong size is refused, not copied.
+func TestKeyExchangeSizes(t *testing.T) {
+	r := newRig(t)
+	sum := sumOf(r.shownBy(t, mx).Raw)
+	for _, n := range []int{0, 31, 33, 64} {
+		for _, x := range []act.KeyExchange{{ClientRandom: make([]byte, n), ServerRandom: make([]byte, 32)}, {ClientRandom: make([]byte, 32), ServerRandom: make([]byte, n)}} {
+			x.Curve, x.Public = 29, make([]byte, 32)
+			_, err := r.HandshakeAsHost(t.Context(), someone(), act.HostHandshake{Host: mx, Identity: sum, Scheme: 0x0403, Exchange: &x})
+			if !fault.Is(err, fault.Invalid) {
+				t.Errorf("%d bytes: %v", n, err)
+			}
+		}
+	}
+	for _, n := range []int{0, 31, 64} {
+		_, err := r.HandshakeAsHost(t.Context(), someone(), act.HostHandshake{Host: mx, Identity: sum, Scheme: 0x0403, Transcript: make([]byte, n)})
+		if !fault.Is(err, fault.Invalid) {
+			t.Errorf("a transcript of %d bytes: %v", n, err)
+		}
+	}
+	r.boundAll(t, "acme")
+	one := r.to(t, r.issued(t, "acme", ofClient, 0), act.Active)
+	_, err := r.HandshakeAsHost(t.Context(), someone(), act.HostHandshake{Host: mx, Identity: one.SHA256, Scheme: 0x0403, Transcript: make([]byte, 32)})
+	if !fault.Is(err, fault.Denied) {
+		t.Errorf("a tenant's key as a host: %v", err)
+	}
+}
