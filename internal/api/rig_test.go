@@ -24,13 +24,13 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/queue"
 	"github.com/sallyport-mail/sallyport/internal/store"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
-	"github.com/sallyport-mail/sallyport/internal/testpeer"
+	"github.com/sallyport-mail/sallyport/internal/testpeer/custodian"
 	"github.com/sallyport-mail/sallyport/internal/trace"
 )
 
 // rig is the API over real rooms on SQLite.
 type rig struct {
-	keeper      *testpeer.Custodian
+	keeper      *custodian.Keeper
 	t           testing.TB
 	cfg         api.Config
 	store       *store.Store
@@ -90,7 +90,7 @@ func newRig(t testing.TB, options ...func(*api.Config)) *rig {
 	t.Cleanup(func() { r.store.Close() })
 	r.tenants, err = tenant.New(ctx, tenant.Config{DB: r.store.Control, Regions: []string{"us", "uk"}, Log: log, Now: time.Now})
 	must(t, err)
-	r.keeper = testpeer.NewCustodian(t)
+	r.keeper = custodian.New(t)
 	secrets, err := keeper.NewFiles(t.TempDir())
 	must(t, err)
 	resolver := fakeDNS()

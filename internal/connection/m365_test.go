@@ -23,7 +23,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
-	"github.com/sallyport-mail/sallyport/internal/testpeer"
+	"github.com/sallyport-mail/sallyport/internal/testpeer/custodian"
 )
 
 // cloud is a house beside a simulated Microsoft 365 whose first tenant is
@@ -31,7 +31,7 @@ import (
 type cloud struct {
 	*house
 	sim    *sim.Sim
-	keeper *testpeer.Custodian
+	keeper *custodian.Keeper
 	one    sim.Listed
 	admin  *admin.Client
 	graph  *graph.Client
@@ -39,7 +39,7 @@ type cloud struct {
 
 func newCloud(t testing.TB, change func(*connection.Config)) *cloud {
 	t.Helper()
-	c := &cloud{keeper: testpeer.NewCustodian(t)}
+	c := &cloud{keeper: custodian.New(t)}
 	s, err := sim.Open(sim.Config{Tenants: 2})
 	must(t, err)
 	must(t, s.Serve(listen(t), listen(t)))
@@ -156,7 +156,7 @@ func (c *cloud) finish(t testing.TB) connection.Replacement {
 }
 
 // deliverAs sends one message with a stolen certificate.
-func (c *cloud) deliverAs(t testing.TB, h *testpeer.Held) error {
+func (c *cloud) deliverAs(t testing.TB, h *custodian.Held) error {
 	t.Helper()
 	config := &tls.Config{RootCAs: c.sim.Pool(), ServerName: "localhost", Certificates: []tls.Certificate{{Certificate: h.Chain, PrivateKey: h.Key}}}
 	peer, err := gosmtp.DialStartTLS(c.one.SMTP, config)

@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
+	"github.com/sallyport-mail/sallyport/internal/testpeer/custodian"
 )
 
 // guarded is a Postfix that takes mail from the clients on its list of
@@ -21,7 +22,7 @@ type guarded struct {
 	list string
 }
 
-func startGuarded(t *testing.T, k *testpeer.Custodian, server *testpeer.CA) *guarded {
+func startGuarded(t *testing.T, k *custodian.Keeper, server *testpeer.CA) *guarded {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, os.Chmod(dir, 0o755))
@@ -72,7 +73,7 @@ func (h *house) waitFor(t *testing.T, what string, as func(connection.Replacemen
 // TestReplaceAtPostfix: a partner that knows our certificate by its fingerprint
 // is waited for, and the old identity stays in use until it knows the new one.
 func TestReplaceAtPostfix(t *testing.T) {
-	keeper, ca := testpeer.NewCustodian(t), testpeer.NewCA(t, "Acme CA")
+	keeper, ca := custodian.New(t), testpeer.NewCA(t, "Acme CA")
 	postfix := startGuarded(t, keeper, ca)
 	h := newHouse(t, openSQLite(t), func(c *connection.Config) {
 		c.Now, c.Signers = time.Now, keeper

@@ -1,4 +1,10 @@
-package testpeer
+// Package custodian is a keeper in memory, for suites of rooms that ask one.
+//
+// It has real keys, certificates and signatures and the moves of the keeper's
+// table, and no ledger, no seals and no socket: the real one is internal/keeper.
+//
+// Callers: tests.
+package custodian
 
 import (
 	"context"
@@ -29,10 +35,9 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/keeper/sign"
 )
 
-// Custodian is a keeper of one region ("us", gate.example) in memory, for suites of rooms that ask one: real keys, certificates and
-// signatures, the moves of the keeper's table, and no ledger. It can be away,
-// and a thief can be given what it holds.
-type Custodian struct {
+// Keeper keeps one region, "us" of gate.example. It can be away, and a thief
+// can be given what it holds.
+type Keeper struct {
 	mu       sync.Mutex
 	Root     *x509.Certificate
 	issuer   crypto.Signer
@@ -50,8 +55,8 @@ type Held struct {
 	Key crypto.Signer
 }
 
-// NewCustodian has a root of its own and nothing else.
-func NewCustodian(t testing.TB) *Custodian {
+// New has a root of its own and nothing else.
+func New(t testing.TB) *Keeper {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -61,10 +66,10 @@ func NewCustodian(t testing.TB) *Custodian {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Custodian{Root: root, issuer: key, Life: 30 * 24 * time.Hour, bindings: map[string]act.Binding{}, secrets: map[string]client.Credential{}}
+	return &Keeper{Root: root, issuer: key, Life: 30 * 24 * time.Hour, bindings: map[string]act.Binding{}, secrets: map[string]client.Credential{}}
 }
 
-func (c *Custodian) lock() (func(), error) {
+func (c *Keeper) lock() (func(), error) {
 	c.mu.Lock()
 	if c.away {
 		c.mu.Unlock()
@@ -74,14 +79,14 @@ func (c *Custodian) lock() (func(), error) {
 }
 
 // SetAway takes the keeper away, or brings it back.
-func (c *Custodian) SetAway(away bool) {
+func (c *Keeper) SetAway(away bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.away = away
 }
 
 // BindConnection is of connection.Keeper.
-func (c *Custodian) BindConnection(_ context.Context, tenant, connection string, b act.Binding) error {
+func (c *Keeper) BindConnection(_ context.Context, tenant, connection string, b act.Binding) error {
 	unlock, err := c.lock()
 	if err != nil {
 		return err
@@ -95,7 +100,7 @@ func (c *Custodian) BindConnection(_ context.Context, tenant, connection string,
 }
 
 // ReleaseConnection is of connection.Keeper.
-func (c *Custodian) ReleaseConnection(_ context.Context, tenant, connection string) error {
+func (c *Keeper) ReleaseConnection(_ context.Context, tenant, connection string) error {
 	unlock, err := c.lock()
 	if err != nil {
 		return err
@@ -112,7 +117,7 @@ func (c *Custodian) ReleaseConnection(_ context.Context, tenant, connection stri
 }
 
 // IssueIdentity is of connection.Keeper.
-func (c *Custodian) IssueIdentity(_ context.Context, tenant, connection, purpose string, q act.Issue) (act.Identity, error) {
+func (c *Keeper) IssueIdentity(_ context.Context, tenant, connection, purpose string, q act.Issue) (act.Identity, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return act.Identity{}, err
@@ -149,7 +154,7 @@ func (c *Custodian) IssueIdentity(_ context.Context, tenant, connection, purpose
 }
 
 // Make makes a key with its certificate.
-func (c *Custodian) Make(name, purpose string) (*Held, error) {
+func (c *Keeper) Make(name, purpose string) (*Held, error) {
 	var key crypto.Signer
 	var err error
 	if purpose == "entra-app" {
@@ -191,13 +196,13 @@ var someKeys = sync.OnceValues(func() (keys [4]*rsa.PrivateKey, err error) {
 })
 
 // rsaKey is the next of some: no two identities after another have the same.
-func (c *Custodian) rsaKey() (crypto.Signer, error) {
+func (c *Keeper) rsaKey() (crypto.Signer, error) {
 	keys, err := someKeys()
 	c.used++
 	return keys[c.used%len(keys)], err
 }
 
-func (c *Custodian) find(id string) (*Held, error) {
+func (c *Keeper) find(id string) (*Held, error) {
 	for _, h := range c.all {
 		if h.ID == id {
 			return h, nil
@@ -218,7 +223,7 @@ func moves() map[act.IdentityState][]act.IdentityState {
 }
 
 // MoveIdentity is of connection.Keeper.
-func (c *Custodian) MoveIdentity(_ context.Context, of act.Identity, to act.IdentityState) (act.Identity, error) {
+func (c *Keeper) MoveIdentity(_ context.Context, of act.Identity, to act.IdentityState) (act.Identity, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return act.Identity{}, err
@@ -243,7 +248,7 @@ func (c *Custodian) MoveIdentity(_ context.Context, of act.Identity, to act.Iden
 }
 
 // ListIdentities is of connection.Keeper.
-func (c *Custodian) ListIdentities(_ context.Context, tenant, connection string) ([]act.Identity, error) {
+func (c *Keeper) ListIdentities(_ context.Context, tenant, connection string) ([]act.Identity, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return nil, err
@@ -262,7 +267,7 @@ func (c *Custodian) ListIdentities(_ context.Context, tenant, connection string)
 }
 
 // Identity is of connection.Keeper.
-func (c *Custodian) Identity(_ context.Context, id string) (act.Identity, error) {
+func (c *Keeper) Identity(_ context.Context, id string) (act.Identity, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return act.Identity{}, err
@@ -276,7 +281,7 @@ func (c *Custodian) Identity(_ context.Context, id string) (act.Identity, error)
 }
 
 // shown is an identity that may be used; "" is the active one.
-func (c *Custodian) shown(tenant, connection, purpose, id string) (*Held, error) {
+func (c *Keeper) shown(tenant, connection, purpose, id string) (*Held, error) {
 	for _, h := range c.all {
 		if h.Tenant != tenant || h.Connection != connection || h.Purpose != purpose || id != "" && h.ID != id {
 			continue
@@ -292,7 +297,7 @@ func (c *Custodian) shown(tenant, connection, purpose, id string) (*Held, error)
 }
 
 // IdentityCertificate is of connection.Keeper.
-func (c *Custodian) IdentityCertificate(_ context.Context, tenant, connection, id string) (*tls.Certificate, error) {
+func (c *Keeper) IdentityCertificate(_ context.Context, tenant, connection, id string) (*tls.Certificate, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return nil, err
@@ -307,17 +312,17 @@ func (c *Custodian) IdentityCertificate(_ context.Context, tenant, connection, i
 }
 
 // ClientCertificate is of client.Signers.
-func (c *Custodian) ClientCertificate(ctx context.Context, tenant, connection string) (*tls.Certificate, error) {
+func (c *Keeper) ClientCertificate(ctx context.Context, tenant, connection string) (*tls.Certificate, error) {
 	return c.IdentityCertificate(ctx, tenant, connection, "")
 }
 
 // ServerCertificate is of client.Signers.
-func (c *Custodian) ServerCertificate(string) (*tls.Certificate, error) {
+func (c *Keeper) ServerCertificate(string) (*tls.Certificate, error) {
 	return nil, fault.New(fault.Missing, "keeper", "no certificate")
 }
 
 // AssertClient is of connection.Keeper.
-func (c *Custodian) AssertClient(_ context.Context, tenant, connection, identity string, life time.Duration) (string, error) {
+func (c *Keeper) AssertClient(_ context.Context, tenant, connection, identity string, life time.Duration) (string, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return "", err
@@ -333,7 +338,7 @@ func (c *Custodian) AssertClient(_ context.Context, tenant, connection, identity
 }
 
 // ProvePossession is of connection.Keeper.
-func (c *Custodian) ProvePossession(_ context.Context, tenant, connection, identity string, life time.Duration) (string, error) {
+func (c *Keeper) ProvePossession(_ context.Context, tenant, connection, identity string, life time.Duration) (string, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return "", err
@@ -348,7 +353,7 @@ func (c *Custodian) ProvePossession(_ context.Context, tenant, connection, ident
 }
 
 // SetSecret is of connection.Keeper.
-func (c *Custodian) SetSecret(_ context.Context, tenant, connection, _ string, s client.Credential) error {
+func (c *Keeper) SetSecret(_ context.Context, tenant, connection, _ string, s client.Credential) error {
 	unlock, err := c.lock()
 	if err != nil {
 		return err
@@ -359,7 +364,7 @@ func (c *Custodian) SetSecret(_ context.Context, tenant, connection, _ string, s
 }
 
 // RemoveSecret is of connection.Keeper.
-func (c *Custodian) RemoveSecret(_ context.Context, tenant, connection, _ string) error {
+func (c *Keeper) RemoveSecret(_ context.Context, tenant, connection, _ string) error {
 	unlock, err := c.lock()
 	if err != nil {
 		return err
@@ -370,7 +375,7 @@ func (c *Custodian) RemoveSecret(_ context.Context, tenant, connection, _ string
 }
 
 // OpenCredential is of connection.Keeper.
-func (c *Custodian) OpenCredential(_ context.Context, u client.Use) (client.Credential, error) {
+func (c *Keeper) OpenCredential(_ context.Context, u client.Use) (client.Credential, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return client.Credential{}, err
@@ -384,7 +389,7 @@ func (c *Custodian) OpenCredential(_ context.Context, u client.Use) (client.Cred
 }
 
 // Status is of connection.Keeper.
-func (c *Custodian) Status(context.Context) (act.State, error) {
+func (c *Keeper) Status(context.Context) (act.State, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return act.State{}, err
@@ -394,14 +399,14 @@ func (c *Custodian) Status(context.Context) (act.State, error) {
 }
 
 // Secrets is how many secrets are kept.
-func (c *Custodian) Secrets() int {
+func (c *Keeper) Secrets() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.secrets)
 }
 
 // Stolen is what a thief would have who broke into the keeper's memory.
-func (c *Custodian) Stolen(t testing.TB, id string) *Held {
+func (c *Keeper) Stolen(t testing.TB, id string) *Held {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
