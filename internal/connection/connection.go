@@ -165,6 +165,7 @@ type Registry struct {
 	wake     chan struct{}           // for Run
 	hurried  map[place]chan struct{} // closed to have a change try again
 	shutters map[place]chan struct{} // closed when a connection may be dialled again
+	late     []string                // of Care
 	enders   []func(tenant, connection, sha256 string) (left int)
 	stop     func(at ReplacementState, when string) error // a test's; nil
 }

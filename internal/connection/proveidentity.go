@@ -61,6 +61,9 @@ func (p *proof) certificate(i act.Identity) {
 	if left := i.NotAfter.Sub(p.r.now()); left < min(soon, i.NotAfter.Sub(i.NotBefore)/4) {
 		fix = "It should have been renewed by now: see what its replacement waits for with sallyport connection replace " + p.e.Tenant + " " + p.e.Name + " --status."
 	}
+	if i.Issuer == "builtin" && p.e.Kind == KindM365 && isMicrosoft(p.e.Graph) {
+		fix = "Exchange Online takes certificates of public authorities alone, and this one is the region's own: have the keeper issue by ACME."
+	}
 	p.step("certificate", begin, detail, fix)
 }
 

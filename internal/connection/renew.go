@@ -54,63 +54,57 @@ func (r *Registry) keepCare(ctx context.Context) {
 // that are due. Run does it by itself.
 func (r *Registry) Care(ctx context.Context) error {
 	var first error
+	late := []string{}
 	for _, c := range r.List("") {
 		e := r.entry(c.Tenant, c.Name)
 		if e == nil || !e.hasIdentity() {
 			continue
 		}
-		if err := r.careOf(ctx, e); err != nil && first == nil {
+		words, err := r.careOf(ctx, e)
+		late = append(late, words...)
+		if err != nil && first == nil {
 			first = fmt.Errorf("connection %s of %s: %w", e.Name, e.Tenant, err)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
+	r.mu.Lock()
+	r.late = late
+	r.mu.Unlock()
 	return first
 }
 
-func (r *Registry) careOf(ctx context.Context, e *entry) error {
+// careOf looks after one connection, and says which of its identities are late.
+func (r *Registry) careOf(ctx context.Context, e *entry) (late []string, err error) {
 	_, all, err := r.identities(ctx, e)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	due := false
 	for _, purpose := range e.purposes() {
 		i := active(all, purpose)
 		if i == nil {
-			return r.ensure(ctx, e)
+			return late, r.ensure(ctx, e)
 		}
 		due = due || !r.now().Before(renewAt(*i))
+		if overdue(*i, r.now()) {
+			late = append(late, fmt.Sprintf("%s of %s (%s) ends %s", e.Name, e.Tenant, purpose, i.NotAfter.UTC().Format(time.DateOnly)))
+		}
 	}
 	if !due {
-		return nil
+		return late, nil
 	}
 	_, err = r.StartReplacement(ctx, caretaker, e.Tenant, e.Name, KindRenew)
-	return err
+	return late, err
 }
 
-// Late are the active identities whose renewal should have been over, and
-// changes that wait for somebody, in words; for doctor and the alarm.
-func (r *Registry) Late(ctx context.Context) ([]string, error) {
-	const op = "connection.Late"
-	from, err := r.keepers(op)
-	if err != nil {
-		return nil, err
-	}
-	var late []string
-	for _, k := range from {
-		all, err := k.ListIdentities(ctx, "", "")
-		if err != nil {
-			return nil, wrap(op, err)
-		}
-		for _, i := range all {
-			if i.State == act.Active && r.entry(i.Tenant, i.Connection) != nil && overdue(i, r.now()) {
-				late = append(late, fmt.Sprintf("%s of %s (%s) ends %s", i.Connection, i.Tenant, i.Purpose, i.NotAfter.UTC().Format(time.DateOnly)))
-			}
-		}
-	}
-	slices.Sort(late)
-	return late, nil
+// Late are the connections whose identities should have been renewed, as Care
+// last saw them, in words; for doctor and the alarm.
+func (r *Registry) Late() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Clone(r.late)
 }
 
 // Pending are the changes under way that wait for something, in words.
