@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -117,6 +116,9 @@ func (r *Registry) ensure(ctx context.Context, e *entry) error {
 	if len(have) == 0 && e.Kind == KindSMTP && r.handMade(ctx, e) {
 		return nil
 	}
+	if p, err := r.underWay(ctx, e.Tenant, e.Name); err != nil || p != nil {
+		return wrap(op, err) // that change sees to it
+	}
 	for _, purpose := range e.purposes() {
 		if err := begin(ctx, k, e, purpose, have); err != nil {
 			return wrap(op, err)
@@ -152,19 +154,20 @@ func (r *Registry) Bind(ctx context.Context, tenant, name string) error {
 	return r.bind(ctx, e)
 }
 
-// begin gives a connection its first identity of a purpose. One that has had
-// any is left to the changes of identity.
+// begin gives a connection its first identity of a purpose: under a name that
+// nobody has seen where an earlier connection of that name has had any.
 func begin(ctx context.Context, k Keeper, e *entry, purpose string, have []act.Identity) error {
 	if active(have, purpose) != nil {
 		return nil
 	}
 	mine := ofPurpose(have, purpose)
-	if slices.ContainsFunc(mine, func(i act.Identity) bool { return i.State != act.Issued && i.State != act.Wanted }) {
-		return nil
-	}
 	first := pick(mine, act.Issued)
 	if first == nil {
-		made, err := k.IssueIdentity(ctx, e.Tenant, e.Name, purpose, act.Issue{})
+		q := act.Issue{}
+		for _, i := range mine {
+			q.Epoch = max(q.Epoch, i.Epoch+1)
+		}
+		made, err := k.IssueIdentity(ctx, e.Tenant, e.Name, purpose, q)
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,9 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/exchange/sim"
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
+	"github.com/sallyport-mail/sallyport/internal/store"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
+	"github.com/sallyport-mail/sallyport/internal/testpeer"
 	"github.com/sallyport-mail/sallyport/internal/testpeer/custodian"
 )
 
@@ -39,6 +41,11 @@ type cloud struct {
 
 func newCloud(t testing.TB, change func(*connection.Config)) *cloud {
 	t.Helper()
+	return newCloudOn(t, openSQLite(t), change)
+}
+
+func newCloudOn(t testing.TB, db *store.Store, change func(*connection.Config)) *cloud {
+	t.Helper()
 	c := &cloud{keeper: custodian.New(t)}
 	s, err := sim.Open(sim.Config{Tenants: 2})
 	must(t, err)
@@ -54,7 +61,7 @@ func newCloud(t testing.TB, change func(*connection.Config)) *cloud {
 		}
 	})
 	c.sim, c.one = s, s.List()[0]
-	c.house = newHouse(t, openSQLite(t), func(config *connection.Config) {
+	c.house = newHouse(t, db, func(config *connection.Config) {
 		config.Now, config.Signers = time.Now, c.keeper
 		config.Keepers = func(string) (connection.Keeper, error) { return c.keeper, nil }
 		if change != nil {
@@ -299,7 +306,10 @@ func TestSetUpByHand(t *testing.T) {
 }
 
 func TestReplaceM365(t *testing.T) {
-	c := newCloud(t, nil)
+	testpeer.EachStore(t, func(t *testing.T, s *store.Store) { replaceM365(t, newCloudOn(t, s, nil)) })
+}
+
+func replaceM365(t *testing.T, c *cloud) {
 	c.connect(t)
 	old := c.identities(t)
 	p, err := c.StartReplacement(t.Context(), "token:1", "acme", "mailbox", connection.KindReplace)
@@ -320,6 +330,11 @@ func TestReplaceM365(t *testing.T) {
 		t.Error(got)
 	}
 	c.holds(t, done.To, 2)
+	must(t, c.Remove(t.Context(), "token:1", "acme", "mailbox"))
+	c.connect(t)
+	if _, err := c.Replacement(t.Context(), "acme", "mailbox"); !fault.Is(err, fault.Missing) {
+		t.Errorf("a new connection has the replacement of the one before: %v", err)
+	}
 	if got, _ := c.Identity(t.Context(), "acme", old["smtp-client"].ID); got.State != "retired" {
 		t.Errorf("the old identity is %s", got.State)
 	}
@@ -550,6 +565,24 @@ func TestRenewal(t *testing.T) {
 	if p, _ := c.Replacement(t.Context(), "acme", "mailbox"); p.ID != done.ID {
 		t.Error("renewed again at once")
 	}
+	// After a replacement that was undone the newest name is none in use.
+	_, err := c.StartReplacement(t.Context(), "token:1", "acme", "mailbox", connection.KindReplace)
+	must(t, err)
+	for range 3 {
+		_, _, err = c.Step(t.Context(), "acme", "mailbox")
+		must(t, err)
+	}
+	_, err = c.UndoReplacement(t.Context(), "token:1", "acme", "mailbox")
+	must(t, err)
+	c.finish(t)
+	_, err = c.Rotate(t.Context(), "token:1", "acme", now["smtp-client"].ID, false)
+	must(t, err)
+	again := c.finish(t)
+	if again.State != connection.Done {
+		t.Errorf("%+v", again)
+	}
+	c.holds(t, again.To, 3)
+	must(t, c.Care(t.Context()))
 	if late := c.Late(); len(late) != 0 {
 		t.Errorf("late: %v", late)
 	}

@@ -31,6 +31,4 @@ const (
 	deleteAllReplacements store.TenantSQL = `DELETE FROM replacement WHERE tenant = $1`
 
 	allOpenReplacements store.OperatorSQL = `SELECT state, spec FROM replacement WHERE ended = 0 ORDER BY tenant, id`
-
-	updateSpec store.TenantSQL = `UPDATE connection SET spec = $3 WHERE tenant = $1 AND name = $2`
 )

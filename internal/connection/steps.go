@@ -92,12 +92,11 @@ func (c *change) issue(ctx context.Context) error {
 		pair := &c.p.Identities[i]
 		next := c.successor(*pair)
 		if next == nil {
-			q := act.Issue{Epoch: pair.Epoch + 1}
-			if c.p.Kind == KindRenew {
+			// A renewal is under the newest name. Where that is not the one in use
+			// (a replacement was undone) it gets a new name too.
+			q := act.Issue{Epoch: c.newestEpoch(pair.Purpose) + 1}
+			if c.p.Kind == KindRenew && q.Epoch == pair.Epoch+1 {
 				q.Epoch = 0
-			}
-			if c.p.Kind != KindRenew {
-				q.Epoch = max(q.Epoch, c.newestEpoch(pair.Purpose)+1)
 			}
 			made, err := c.k.IssueIdentity(ctx, c.e.Tenant, c.e.Name, pair.Purpose, q)
 			if err != nil {
@@ -121,14 +120,14 @@ func (c *change) newestEpoch(purpose string) uint64 {
 	return newest
 }
 
-// successor is an identity that may follow: issued or staged, of the same name
-// for a renewal, else of a later epoch.
+// successor is an identity that may follow: issued or staged, of a later epoch,
+// or for a renewal also of the same.
 func (c *change) successor(p Pair) *act.Identity {
 	for n := range c.all {
 		i := &c.all[n]
 		fits := i.Epoch > p.Epoch
 		if c.p.Kind == KindRenew {
-			fits = i.Epoch == p.Epoch
+			fits = i.Epoch >= p.Epoch
 		}
 		if i.Purpose == p.Purpose && i.ID != p.From && fits && (i.State == act.Issued || i.State == act.Staged) {
 			return i
