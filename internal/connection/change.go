@@ -3,6 +3,7 @@ package connection
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,7 +39,8 @@ func (r *Registry) Add(ctx context.Context, a tenant.Actor, c Connection) (Conne
 	if r.c.Keepers != nil && e.hasIdentity() {
 		if err := r.ensure(ctx, e); err != nil {
 			// Nobody has used it: it goes as it came.
-			if e2 := r.Remove(context.WithoutCancel(ctx), a, e.Tenant, e.Name); e2 != nil {
+			ctx := context.WithoutCancel(ctx)
+			if e2 := errors.Join(r.remove(ctx, op, a, e.Tenant, e.Name), r.release(ctx, e)); e2 != nil {
 				r.c.Log.Error("a connection without an identity is left", "tenant", e.Tenant, "connection", e.Name, "error", e2)
 			}
 			return Connection{}, wrap(op, err)
@@ -172,13 +174,30 @@ func (r *Registry) SetState(ctx context.Context, a tenant.Actor, tenant, name, s
 	return e.view(), nil
 }
 
-// Remove ends a connection, its claims, and the password it had. Mail that is
-// queued for it waits until it is sent another way.
+// Remove ends a connection, its claims, its identities and the password it had.
+// Mail that is queued for it waits until it is sent another way. A keeper that
+// is away keeps the connection: its identities must not outlive it unseen.
 func (r *Registry) Remove(ctx context.Context, a tenant.Actor, tenant, name string) error {
 	const op = "connection.Remove"
-	defer r.lock(tenant)()
 	e := r.entry(tenant, name)
 	if e == nil {
+		return missing(op, tenant, name)
+	}
+	unlock, err := r.busy.lock(ctx, place{tenant, name})
+	if err != nil {
+		return wrap(op, err)
+	}
+	defer unlock()
+	if err := r.release(ctx, e); err != nil {
+		return wrap(op, err)
+	}
+	return r.remove(ctx, op, a, tenant, name)
+}
+
+// remove is Remove but for what the keeper holds.
+func (r *Registry) remove(ctx context.Context, op string, a tenant.Actor, tenant, name string) error {
+	defer r.lock(tenant)()
+	if r.entry(tenant, name) == nil {
 		return missing(op, tenant, name)
 	}
 	err := r.c.DB.For(tenant).Change(ctx, func(tx store.TenantTx) error {
@@ -194,7 +213,6 @@ func (r *Registry) Remove(ctx context.Context, a tenant.Actor, tenant, name stri
 	}
 	r.publish(tenant, name, nil)
 	r.forgetSecret(ctx, tenant, name)
-	r.release(ctx, e)
 	return nil
 }
 
@@ -229,7 +247,9 @@ func (r *Registry) forgetTenant(tenant, domain string) {
 		r.publish(tenant, c.Name, nil)
 		r.forgetSecret(context.Background(), tenant, c.Name)
 		if e != nil {
-			r.release(context.Background(), e)
+			if err := r.release(context.Background(), e); err != nil {
+				r.c.Log.Error("a removed tenant's identities are still in custody", "tenant", tenant, "connection", c.Name, "error", err)
+			}
 		}
 	}
 }

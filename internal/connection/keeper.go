@@ -211,16 +211,17 @@ func byID(all []act.Identity, id string) *act.Identity {
 	return nil
 }
 
-// release ends what the keeper holds for a connection that is gone.
-func (r *Registry) release(ctx context.Context, e *entry) {
+// release ends what the keeper holds for a connection.
+func (r *Registry) release(ctx context.Context, e *entry) error {
 	if r.c.Keepers == nil || !e.hasIdentity() {
-		return
+		return nil
 	}
 	k, err := r.custody("connection.Release", e.Tenant)
 	if err == nil {
 		err = k.ReleaseConnection(ctx, e.Tenant, e.Name)
 	}
-	if err != nil && !fault.Is(err, fault.Missing) {
-		r.c.Log.Error("a removed connection's identities are still in custody", "tenant", e.Tenant, "connection", e.Name, "error", err)
+	if fault.Is(err, fault.Missing) {
+		return nil
 	}
+	return err
 }

@@ -285,12 +285,30 @@ type Flow struct {
 	DelayedMax time.Duration // from acceptance to delivery, at most
 }
 
+const (
+	measureTime = 30 * time.Second
+	measureSpan = 10 * time.Minute
+)
+
+// measuredFrom is when the change began; for one that waited long for its
+// partner, when the waiting was over: it touched no mail before.
+func (p *Replacement) measuredFrom() time.Time {
+	for _, s := range p.Steps {
+		if (s.State == BothAccepted || s.State == Repointed) && s.At.Sub(p.StartedAt) > measureSpan {
+			return s.At
+		}
+	}
+	return p.StartedAt
+}
+
 // measure asks for the flow since the change began.
 func (r *Registry) measure(ctx context.Context, p *Replacement) {
 	if r.c.Flow == nil {
 		return
 	}
-	f, err := r.c.Flow(ctx, p.Tenant, p.Connection, p.StartedAt, r.now())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), measureTime)
+	defer cancel()
+	f, err := r.c.Flow(ctx, p.Tenant, p.Connection, p.measuredFrom(), r.now())
 	if err != nil {
 		r.c.Log.Warn("the mail during a replacement could not be measured", "tenant", p.Tenant, "connection", p.Connection, "error", err)
 		return
