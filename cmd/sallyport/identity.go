@@ -15,19 +15,21 @@ type identityCmd struct {
 }
 
 type identityView struct {
-	ID         string     `json:"id"`
-	Tenant     string     `json:"tenant"`
-	Connection string     `json:"connection"`
-	Purpose    string     `json:"purpose"`
-	Epoch      uint64     `json:"epoch"`
-	Name       string     `json:"name"`
-	State      string     `json:"state"`
-	NotBefore  time.Time  `json:"not_before"`
-	NotAfter   time.Time  `json:"not_after"`
-	SHA256     string     `json:"sha256"`
-	Issuer     string     `json:"issuer"`
-	Driver     string     `json:"driver"`
-	RenewAt    *time.Time `json:"renew_at"`
+	ID          string     `json:"id"`
+	Tenant      string     `json:"tenant"`
+	Connection  string     `json:"connection"`
+	Purpose     string     `json:"purpose"`
+	Epoch       uint64     `json:"epoch"`
+	Name        string     `json:"name"`
+	State       string     `json:"state"`
+	NotBefore   time.Time  `json:"not_before"`
+	NotAfter    time.Time  `json:"not_after"`
+	SHA256      string     `json:"sha256"`
+	Issuer      string     `json:"issuer"`
+	Driver      string     `json:"driver"`
+	RenewAt     *time.Time `json:"renew_at"`
+	Certificate *string    `json:"certificate"`
+	Root        *string    `json:"root"`
 }
 
 type identityList struct {
@@ -46,11 +48,23 @@ func (c *identityList) Run(e *env) error {
 }
 
 type identityShow struct {
-	ID string `arg:""`
+	ID   string `arg:""`
+	PEM  bool   `name:"pem" help:"Print its certificate chain."`
+	Root bool   `help:"Print the root certificate that a partner trusts who verifies the chain."`
 }
 
 func (c *identityShow) Run(e *env) error {
-	return show(e, "GET", at("/v1/identities", c.ID), nil, nil, identityView.text)
+	return show(e, "GET", at("/v1/identities", c.ID), nil, nil, func(v identityView) string {
+		switch {
+		case c.Root && v.Root == nil:
+			return "its issuer is a public authority, or another one than the region's own"
+		case c.Root:
+			return *v.Root
+		case c.PEM && v.Certificate != nil:
+			return *v.Certificate
+		}
+		return v.text()
+	})
 }
 
 func (v identityView) text() string {

@@ -30,6 +30,10 @@ type Identity struct {
 	// Decoy is always false: which ones are, only the keeper can tell, and does
 	// not.
 	Decoy bool `json:"decoy"`
+	// Of one that is looked at by itself: its chain, and the root that a partner
+	// has to trust who verifies it, both PEM. null in a listing.
+	Certificate *string `json:"certificate"`
+	Root        *string `json:"root"`
 }
 
 func shownIdentity(i act.Identity) Identity {
@@ -103,8 +107,22 @@ func (r *Registry) Identities(ctx context.Context, tenant string) ([]Identity, e
 // Identity is one identity; of the tenant, where that is not "". Kind missing
 // otherwise.
 func (r *Registry) Identity(ctx context.Context, tenant, id string) (Identity, error) {
-	i, _, err := r.identity(ctx, "connection.Identity", tenant, id)
-	return shownIdentity(i), err
+	const op = "connection.Identity"
+	i, k, err := r.identity(ctx, op, tenant, id)
+	if err != nil {
+		return Identity{}, err
+	}
+	v := shownIdentity(i)
+	chain := ""
+	for _, der := range i.Chain {
+		chain += pemOf(der)
+	}
+	v.Certificate = &chain
+	state, err := k.Status(ctx)
+	if err == nil && len(state.Root) > 0 && i.Issuer == "builtin" {
+		v.Root = ptr(pemOf(state.Root))
+	}
+	return v, wrap(op, err)
 }
 
 func (r *Registry) identity(ctx context.Context, op, tenant, id string) (act.Identity, Keeper, error) {

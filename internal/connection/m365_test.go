@@ -259,6 +259,14 @@ func TestKeeperAway(t *testing.T) {
 	if _, err := c.Dial(t.Context(), candidates[0], ""); err == nil {
 		t.Error("a connection without a keeper")
 	}
+	if err := c.Remove(t.Context(), "token:1", "acme", "mailbox"); !fault.Is(err, fault.Later) {
+		t.Errorf("removed although its identities are left: %v", err)
+	}
+	c.keeper.SetAway(false)
+	must(t, c.Remove(t.Context(), "token:1", "acme", "mailbox"))
+	if left := c.identities(t); len(left) != 0 {
+		t.Errorf("identities of a removed connection: %+v", left)
+	}
 }
 
 // Nothing is done at the customer's without a grant, and the words for his
