@@ -30,6 +30,9 @@ type Candidate struct {
 	User               string // AUTH user, "" for none
 	Auth               string // how it authenticates
 	Tenant, Connection string
+	// Identity is the certificate that a partner with mutual TLS is shown, nil
+	// for others: what Target.Config gives out in the handshake.
+	Identity func(context.Context) (*tls.Certificate, error)
 }
 
 // Verified reports whether a session over this candidate proved who the peer
@@ -90,6 +93,11 @@ func (r *Registry) own(ctx context.Context, e *entry, domain, hello string, loca
 		return nil, err
 	}
 	base := Candidate{Rule: e.TLS, Pins: e.Pins, User: e.User, Auth: e.Auth, Tenant: e.Tenant, Connection: e.Name}
+	if e.TLS == TLSMutual {
+		base.Identity = func(ctx context.Context) (*tls.Certificate, error) {
+			return r.c.Signers.ClientCertificate(ctx, e.Tenant, e.Name)
+		}
+	}
 	return r.spread(stops, local, func(s stop) Candidate {
 		c := base
 		c.Target = smtp.Target{Hello: hello, LMTP: e.LMTP, TLS: mode(e.TLS), Config: r.entryTLS(e, s.host)}

@@ -96,13 +96,8 @@ func (w *worker) each(it *queue.Item, r *route, ways []way, fs *failures) (a que
 		if w.ctx.Err() != nil {
 			return a, full, false
 		}
-		p := w.place(way)
-		if p == nil {
-			full = append(full, way)
-			continue
-		}
 		begun := time.Now()
-		c, err := w.open(w.ctx, way, it.Destination, it.Message, p)
+		c, err := w.connect(way, it)
 		if err != nil {
 			if w.ctx.Err() == nil {
 				f := dialFailure(way, err)
@@ -110,6 +105,10 @@ func (w *worker) each(it *queue.Item, r *route, ways []way, fs *failures) (a que
 				w.known.failed(way.sameness, time.Now())
 				fs.add(f)
 			}
+			continue
+		}
+		if c == nil {
+			full = append(full, way)
 			continue
 		}
 		w.known.worked(way.sameness)
@@ -124,6 +123,22 @@ func (w *worker) each(it *queue.Item, r *route, ways []way, fs *failures) (a que
 		fs.add(failure{peer: a.Peer, stage: a.Stage, reply: *a.Whole, tls: a.TLS})
 	}
 	return a, full, false
+}
+
+// connect opens a way for an item; nil when the host is at its ceiling. Our
+// certificate is asked for before a place at the host is taken: while a keeper
+// is slow or away its tenants hold no places that others could use.
+func (w *worker) connect(way way, it *queue.Item) (*conn, error) {
+	ours, err := w.identify(w.ctx, way)
+	if err != nil {
+		return nil, err
+	}
+	p := w.place(way)
+	if p == nil {
+		w.sessions.done(ours.dialled, nil, nil)
+		return nil, nil
+	}
+	return w.open(w.ctx, way, it.Destination, it.Message, p, ours)
 }
 
 // place gets a share of the host ceiling, if need be at the cost of an idle

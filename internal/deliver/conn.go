@@ -90,14 +90,14 @@ type conn struct {
 
 // open dials a way on behalf of a message. The error is a *smtp.DialError, or
 // whatever else the registry met.
-func (d *Deliverer) open(ctx context.Context, w way, destination, message string, p *place) (*conn, error) {
+func (d *Deliverer) open(ctx context.Context, w way, destination, message string, p *place, ours *ourSide) (*conn, error) {
 	begun := time.Now()
-	candidate, shown := watchIdentity(w.Candidate)
-	dialled := d.sessions.begin(candidate)
-	client, err := d.routes.Dial(ctx, candidate, message)
+	client, err := d.routes.Dial(ctx, ours.watch(w.Candidate), message)
 	if err != nil {
-		d.sessions.done(dialled, nil, shown)
-		if ctx.Err() == nil {
+		d.sessions.done(ours.dialled, nil, nil)
+		// A key that is not to be had says nothing of the host, which others'
+		// tenants are served by too.
+		if ctx.Err() == nil && !ours.failed {
 			p.silent()
 		}
 		p.free()
@@ -109,28 +109,10 @@ func (d *Deliverer) open(ctx context.Context, w way, destination, message string
 	d.note(w, true, time.Since(begun), "")
 	c := &conn{
 		way: w, client: client, name: w.peer(), dsn: dsn, place: p,
-		tls: tlsOf(client.TLSState(), w.Candidate, shown),
+		tls: tlsOf(client.TLSState(), w.Candidate, &ours.shown),
 	}
-	d.sessions.done(dialled, c, shown)
+	d.sessions.done(ours.dialled, c, &ours.shown)
 	return c, nil
-}
-
-// watchIdentity notes which certificate of ours the handshake shows.
-func watchIdentity(c connection.Candidate) (connection.Candidate, *tls.Certificate) {
-	shown := new(tls.Certificate)
-	if c.Target.Config == nil || c.Target.Config.GetClientCertificate == nil {
-		return c, shown
-	}
-	choose := c.Target.Config.GetClientCertificate
-	c.Target.Config = c.Target.Config.Clone()
-	c.Target.Config.GetClientCertificate = func(i *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		cert, err := choose(i)
-		if err == nil && cert != nil {
-			*shown = *cert
-		}
-		return cert, err
-	}
-	return c, shown
 }
 
 // tlsOf says how a connection is protected, nil for not at all.

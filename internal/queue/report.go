@@ -63,9 +63,13 @@ func (q *Queue) Report(ctx context.Context, it *Item, a Attempt) error {
 
 // skip gives a destination no new slot for a while, because one could not be
 // used: longer each time in a row, since those who wait for the same host may
-// be thousands.
+// be thousands. The slots of one destination that find the same at the same
+// time count once.
 func (d *destination) skip(now time.Time) {
 	const first, doublings = 250 * time.Millisecond, 5
+	if now.UnixMicro() < d.pause {
+		return
+	}
 	d.pause = now.Add(jitter(first << min(d.skips, doublings))).UnixMicro()
 	d.skips++
 }

@@ -352,3 +352,20 @@ func TestOverdueInHands(t *testing.T) {
 		}
 	})
 }
+
+// The slots of a destination that find its host full at the same time make it
+// wait once, not once each and longer each time.
+func TestSkipTogether(t *testing.T) {
+	d, now := &destination{}, time.Now()
+	for range 20 {
+		d.skip(now)
+	}
+	wait := time.UnixMicro(d.pause).Sub(now)
+	if d.skips != 1 || wait < 200*time.Millisecond || wait > 300*time.Millisecond {
+		t.Errorf("%d skips, a wait of %s", d.skips, wait)
+	}
+	d.skip(now.Add(time.Second))
+	if wait := time.UnixMicro(d.pause).Sub(now); d.skips != 2 || wait < 1400*time.Millisecond {
+		t.Errorf("%d skips, a wait until %s", d.skips, wait)
+	}
+}
