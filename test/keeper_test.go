@@ -70,7 +70,12 @@ func letGo(c *gosmtp.Client, to string) error {
 
 // TestKeeperChild kills what serve keeps and what keeps it.
 func TestKeeperChild(t *testing.T) {
-	p := newProcess(t, "")
+	// In a folder whose sockets have paths that are too long for the kernel.
+	long := filepath.Join(t.TempDir(), strings.Repeat("long", 25))
+	if err := os.Mkdir(long, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p := newProcessIn(t, filepath.Join(long, "data"), "")
 	p.start()
 	waitFor(t, "TLS from the first keeper", func() bool { return trySecure(p.smtp) == nil })
 	first := p.children()
@@ -126,11 +131,12 @@ func shownTo(t *testing.T, p *process) string {
 
 // keeperProcess is a keeper of its own.
 type keeperProcess struct {
-	t      *testing.T
-	dir    string
-	socket string
-	cmd    *exec.Cmd
-	log    *lockedBuffer
+	t       *testing.T
+	dir     string
+	socket  string
+	wrapper []string // a program that runs it, as strace
+	cmd     *exec.Cmd
+	log     *lockedBuffer
 }
 
 func newKeeper(t *testing.T, region string) *keeperProcess {
@@ -152,10 +158,11 @@ func newKeeper(t *testing.T, region string) *keeperProcess {
 
 func (k *keeperProcess) start() {
 	k.t.Helper()
-	k.cmd = exec.Command(binary(k.t), "keeper", "--data", k.dir)
+	args := append(slices.Clone(k.wrapper), binary(k.t), "keeper", "--data", k.dir)
+	k.cmd = exec.Command(args[0], args[1:]...)
 	k.log = &lockedBuffer{}
 	k.cmd.Stderr = k.log
-	k.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := k.cmd.Start(); err != nil {
 		k.t.Fatal(err)
 	}
@@ -165,7 +172,7 @@ func (k *keeperProcess) start() {
 }
 
 func (k *keeperProcess) kill() {
-	k.cmd.Process.Kill()
+	syscall.Kill(-k.cmd.Process.Pid, syscall.SIGKILL)
 	k.cmd.Wait()
 	k.cmd = nil
 }
@@ -173,7 +180,7 @@ func (k *keeperProcess) kill() {
 // stop asks it to end, and tells whether it did so in order.
 func (k *keeperProcess) stop() {
 	k.t.Helper()
-	k.cmd.Process.Signal(syscall.SIGTERM)
+	syscall.Kill(-k.cmd.Process.Pid, syscall.SIGTERM)
 	if err := k.cmd.Wait(); err != nil {
 		k.t.Errorf("the keeper ended with %v: %s", err, k.log)
 	}

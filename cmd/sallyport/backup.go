@@ -37,4 +37,4 @@ func (c *backupCmd) Run(e *env) error {
 }
 
 // operatorFiles are what a backup does not hold: keys and passwords.
-const operatorFiles = "tls/, identities/ and secrets/"
+const operatorFiles = "keeper/ and identities/"

@@ -136,6 +136,13 @@ func (s keeperState) findings() []string {
 	return out
 }
 
+// logState is what is read of a ledger's status (ledger.Status).
+type logState struct {
+	Size      int64                  `json:"size"`
+	Error     string                 `json:"error"`
+	Witnesses []ledger.WitnessStatus `json:"witnesses"`
+}
+
 // checkLedger says which ledgers no witness watches, and which disagree.
 func (g *gateway) checkLedger(ctx context.Context) (bool, string, string) {
 	var without, bad, fine []string
@@ -143,7 +150,7 @@ func (g *gateway) checkLedger(ctx context.Context) (bool, string, string) {
 		if s.asleep || s.err != nil {
 			continue
 		}
-		var l ledger.Status
+		var l logState
 		if err := json.Unmarshal(s.state.Ledger, &l); err != nil {
 			bad = append(bad, s.region+": its state is not understood")
 			continue

@@ -266,8 +266,15 @@ func (c *child) makeFolder() error {
 	if err := os.MkdirAll(filepath.Dir(c.dir), 0o700); err != nil {
 		return fault.Wrap(fault.Invalid, "keeper", err)
 	}
-	if err := writeKeeperFolder(fresh, newKeeperConfig(c.region, c.base, c.hosts, nil)); err != nil {
-		return err
+	// By a process of its own: the passphrase's Argon2id takes 64 MiB, which the
+	// gateway would not give back for a long time.
+	args := []string{"--data", fresh, "keeper", "init", "--region", c.region, "--base-domain", c.base}
+	for _, h := range c.hosts {
+		args = append(args, "--host", h)
+	}
+	if said, err := exec.Command(c.program, args...).CombinedOutput(); err != nil {
+		return fault.New(fault.Invalid, "keeper", "the folder of the keeper of "+c.region+" could not be made: "+string(bytes.TrimSpace(said))).
+			WithHint("Look at the disk and the rights of " + filepath.Dir(c.dir) + ".")
 	}
 	if err := os.Rename(fresh, c.dir); err != nil {
 		return fault.New(fault.Conflict, "keeper", c.dir+" is there and has no "+keeperConfigName+": "+err.Error()).

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -18,7 +20,8 @@ type Options struct {
 	Done     func(Verdict) error // told the verdict before Keep waits
 }
 
-// Verdict is what the mailboxes hold, against what was answered with 250.
+// Verdict is what the mailboxes hold, against what was answered with 250, and
+// what became of the identities that were changed meanwhile.
 type Verdict struct {
 	Sent       int     `json:"sent"`       // copies (message and recipient) answered with 250
 	Delivered  int     `json:"delivered"`  // of those, found in their mailbox
@@ -27,6 +30,11 @@ type Verdict struct {
 	P50MS      float64 `json:"p50_ms"`     // from our 250 to the mailbox's, undisturbed ones and those that met the kill
 	P99MS      float64 `json:"p99_ms"`
 	Rate       float64 `json:"rate"` // copies delivered a second, from the first sent to the last delivered
+
+	Replaced      Change `json:"replaced"`    // one tenant's identity, in two gates
+	Compromised   Change `json:"compromised"` // another's, called stolen
+	LedgerEntries int64  `json:"ledger_entries"`
+	LedgerOK      bool   `json:"ledger_ok"`
 }
 
 // run is one demonstration under way.
@@ -35,7 +43,7 @@ type run struct {
 	dir     string
 	gateway *gateway
 	post    *postOffice
-	sent    *ledger
+	sent    *acks
 	started time.Time
 }
 
@@ -55,7 +63,7 @@ func Run(ctx context.Context, o Options) (Verdict, error) {
 		return Verdict{}, err
 	}
 	defer os.RemoveAll(dir)
-	r := &run{Options: o, dir: dir, sent: newLedger()}
+	r := &run{Options: o, dir: dir, sent: newAcks()}
 	if err := r.prepare(ctx); err != nil {
 		return Verdict{}, err
 	}
@@ -71,12 +79,12 @@ func Run(ctx context.Context, o Options) (Verdict, error) {
 	return v, err
 }
 
-// prepare starts mailboxes and gateway, and makes the tenants.
+// prepare starts Microsoft 365 and gateway, and makes the tenants.
 func (r *run) prepare(ctx context.Context) (err error) {
-	if r.post, err = openPostOffice(); err != nil {
+	if r.post, err = openPostOffice(r.dir); err != nil {
 		return err
 	}
-	fmt.Fprintf(r.Progress, "mailboxes: %d tenants in %d regions, an SMTP server each, on loopback\n", len(tenants()), len(regions()))
+	fmt.Fprintf(r.Progress, "mailboxes: a simulated Microsoft 365 with %d tenants, on loopback: each lets in only the certificate name that its connector says\n", len(tenants()))
 	if r.gateway, err = newGateway(ctx, r.Binary, r.dir); err != nil {
 		r.post.close()
 		return err
@@ -89,68 +97,95 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		r.post.close()
 		return err
 	}
-	fmt.Fprintf(r.Progress, "gateway:   pid %d, SMTP %s, API %s\n", r.gateway.pid(), r.gateway.smtp, r.gateway.api)
+	fmt.Fprintf(r.Progress, "gateway:   pid %d, SMTP %s, API %s; %d regions, each with a keeper, a ledger and a CA of its own\n",
+		r.gateway.pid(), r.gateway.smtp, r.gateway.api, len(regions()))
 	return nil
 }
 
-// provision adds the tenants as an operator's script would.
+// provision adds the tenants as an operator would, by the command line. The
+// gateway sets each customer's connector and app key itself, by the
+// administrator's token.
 func (r *run) provision(ctx context.Context) error {
-	api := r.gateway.client()
 	for _, t := range tenants() {
-		base := "/v1/tenants/" + t.name
-		box := r.post.boxes[t.name]
-		for _, step := range []struct {
-			path string
-			body map[string]any
-		}{
-			{"/v1/tenants", map[string]any{"name": t.name, "region": t.region}},
-			{base + "/domains", map[string]any{"name": t.domain(), "recipients": "none"}},
-			{base + "/connections", map[string]any{"name": "mailbox", "kind": "smtp", "direction": "inbound", "tls": "none",
-				"hosts": []map[string]any{{"host": "127.0.0.1", "port": box.port(), "weight": 1}}}},
+		m := r.post.of(t)
+		token := filepath.Join(r.dir, t.name+".token")
+		if err := os.WriteFile(token, []byte(m.AdminToken), 0o600); err != nil {
+			return err
+		}
+		host, port, err := net.SplitHostPort(m.SMTP)
+		if err != nil {
+			return err
+		}
+		for _, args := range [][]string{
+			{"tenant", "add", t.name, "--region", t.region},
+			{"domain", "add", t.name, t.domain(), "--recipients", "none"},
+			{"connection", "add", t.name, "mailbox", "--kind", "m365", "--host", host, "--port", port, "--graph", m.Graph, "--ca", m.CAFile,
+				"--entra-tenant", m.EntraTenant, "--admin-token-file", token},
 		} {
-			if err := api.Do(ctx, "POST", step.path, nil, step.body, nil); err != nil {
-				return fmt.Errorf("%s: %w", step.path, err)
+			if err := r.gateway.run(ctx, nil, args...); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-// perform sends, kills, waits until the mailboxes have everything, and counts.
+// perform sends; meanwhile it replaces an identity, kills the gateway, and
+// calls another identity stolen. Then it waits until the mailboxes have
+// everything, and counts.
 func (r *run) perform(ctx context.Context) (Verdict, error) {
 	r.started = time.Now()
 	stop := r.show(ctx)
 	defer stop()
 	sending := make(chan error, 1)
 	go func() { sending <- r.sendAll(ctx) }()
-	if err := r.killInTheMiddle(ctx); err != nil {
-		return Verdict{}, err
+	v, err := r.disturb(ctx)
+	if err != nil {
+		return v, err
 	}
 	if err := <-sending; err != nil {
-		return Verdict{}, err
+		return v, err
 	}
 	r.waitDelivered(ctx)
 	stop()
-	v := r.count()
+	r.count(&v)
+	if err := r.verify(ctx, &v); err != nil {
+		return v, err
+	}
 	r.tell(v)
 	return v, ctx.Err()
 }
 
-// killInTheMiddle ends the gateway's process without a word when half of the
-// messages are accepted, and starts it again at once.
-func (r *run) killInTheMiddle(ctx context.Context) error {
-	for r.sent.messages() < r.Messages/2 {
-		if err := pause(ctx, 5*time.Millisecond); err != nil {
-			return err
+// disturb does what an operator never wishes for, under load.
+func (r *run) disturb(ctx context.Context) (v Verdict, err error) {
+	for _, step := range []struct {
+		after int // messages accepted
+		do    func(context.Context, *Verdict) error
+	}{
+		{r.Messages / 5, r.replace}, {r.Messages / 2, r.killGateway}, {r.Messages * 2 / 3, r.compromise},
+	} {
+		for r.sent.messages() < step.after {
+			if err := pause(ctx, 5*time.Millisecond); err != nil {
+				return v, err
+			}
+		}
+		if err := step.do(ctx, &v); err != nil {
+			return v, err
 		}
 	}
+	return v, nil
+}
+
+// killGateway ends the gateway's process without a word, and starts it again
+// at once.
+func (r *run) killGateway(ctx context.Context, _ *Verdict) error {
 	old := r.gateway.pid()
 	r.gateway.kill()
 	began := time.Now()
 	if err := r.gateway.start(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(r.Progress, "\nkill -9 %d with mail in flight; pid %d serves again after %d ms\n", old, r.gateway.pid(), time.Since(began).Milliseconds())
+	fmt.Fprintf(r.Progress, "\nkill -9 %d with mail in flight; pid %d serves again after %d ms\n\n", old, r.gateway.pid(), time.Since(began).Milliseconds())
 	return nil
 }
 
@@ -162,7 +197,7 @@ const settle = 20 * time.Second
 func (r *run) waitDelivered(ctx context.Context) {
 	last, since := -1, time.Now()
 	for {
-		n := r.post.distinct()
+		n := len(r.post.arrived())
 		if n >= r.sent.copies() {
 			// A second copy of one that was in flight at the kill may still be
 			// on its way: wait until the queue is empty too.
@@ -173,7 +208,7 @@ func (r *run) waitDelivered(ctx context.Context) {
 		if n != last {
 			last, since = n, time.Now()
 		}
-		if time.Since(since) > settle || pause(ctx, 20*time.Millisecond) != nil {
+		if time.Since(since) > settle || pause(ctx, 50*time.Millisecond) != nil {
 			return
 		}
 	}
@@ -181,8 +216,8 @@ func (r *run) waitDelivered(ctx context.Context) {
 
 // keep leaves everything running until the user ends it.
 func (r *run) keep(ctx context.Context) {
-	fmt.Fprintf(r.Progress, "\nit keeps running until Ctrl-C. Look at it from another shell:\n  sallyport --data %s message list\n  sallyport --data %s queue destinations\n",
-		r.gateway.dir, r.gateway.dir)
+	fmt.Fprintf(r.Progress, "\nit keeps running until Ctrl-C. Look at it from another shell:\n  sallyport --data %[1]s message list\n  sallyport --data %[1]s identity list\n  sallyport --data %[1]s ledger search\n",
+		r.gateway.dir)
 	<-ctx.Done()
 }
 

@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -92,6 +93,22 @@ func (g *gateway) start(ctx context.Context) error {
 	}
 	g.kill()
 	return fmt.Errorf("the gateway did not become ready: %w\n%s", err, g.log)
+}
+
+// run is a command of an operator at a shell. Its JSON is read into v, nil for
+// none.
+func (g *gateway) run(ctx context.Context, v any, args ...string) error {
+	c := exec.CommandContext(ctx, g.binary, append([]string{"--data", g.dir}, args...)...)
+	var said bytes.Buffer
+	c.Stderr = &said
+	out, err := c.Output()
+	if err != nil {
+		return fmt.Errorf("sallyport %s: %w\n%s%s", strings.Join(args, " "), err, out, &said)
+	}
+	if v == nil {
+		return nil
+	}
+	return json.Unmarshal(out, v)
 }
 
 // kill ends the process as a power cut would, and waits until it is gone.

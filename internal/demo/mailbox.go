@@ -1,151 +1,146 @@
 package demo
 
 import (
-	"bytes"
 	"context"
-	"io"
-	"log/slog"
+	"crypto/tls"
+	"fmt"
 	"net"
-	"strings"
-	"sync"
+	"net/http"
+	"path/filepath"
 	"time"
 
-	"github.com/sallyport-mail/sallyport/internal/mail"
-	"github.com/sallyport-mail/sallyport/internal/smtp"
+	"github.com/sallyport-mail/sallyport/internal/exchange/admin"
+	"github.com/sallyport-mail/sallyport/internal/exchange/sim"
 )
-
-// tenantOf is one of the demonstration's customers.
-type tenantOf struct{ name, region string }
-
-func (t tenantOf) domain() string { return t.name + ".test" }
 
 // regions are the seven cells.
 func regions() []string { return []string{"us", "uk", "de", "ca", "za", "au", "je"} }
 
+// tenantOf is one of the demonstration's customers. Its Microsoft 365 is the
+// simulator's tenant of the same place in the list.
+type tenantOf struct {
+	name, region string
+	place        int
+}
+
+// domain is what the simulator calls the tenant of that place.
+func (t tenantOf) domain() string { return fmt.Sprintf("tenant%d.m365.test", t.place+1) }
+
 // tenants are a dozen customers over all regions.
 func tenants() []tenantOf {
-	return []tenantOf{{"acme", "us"}, {"borealis", "us"}, {"cobalt", "us"}, {"dunmore", "uk"}, {"elbe", "de"}, {"fjord", "de"},
-		{"garnet", "ca"}, {"heron", "ca"}, {"impala", "za"}, {"jarrah", "au"}, {"kelpie", "au"}, {"lillie", "je"}}
+	list := []tenantOf{{name: "acme", region: "us"}, {name: "borealis", region: "us"}, {name: "cobalt", region: "us"},
+		{name: "dunmore", region: "uk"}, {name: "elbe", region: "de"}, {name: "fjord", region: "de"},
+		{name: "garnet", region: "ca"}, {name: "heron", region: "ca"}, {name: "impala", region: "za"},
+		{name: "jarrah", region: "au"}, {name: "kelpie", region: "au"}, {name: "lillie", region: "je"}}
+	for i := range list {
+		list[i].place = i
+	}
+	return list
+}
+
+func tenantNamed(name string) tenantOf {
+	for _, t := range tenants() {
+		if t.name == name {
+			return t
+		}
+	}
+	return tenantOf{}
 }
 
 // copyKey names one copy: a message for a recipient.
 type copyKey struct {
-	seq string // the X-Demo-Sequence field
-	to  string
+	id string // Message-ID
+	to string
 }
 
-// postOffice is every tenant's mailbox server.
+// postOffice is a simulated Microsoft 365 with a tenant for each customer.
 type postOffice struct {
-	boxes map[string]*mailbox
-
-	mu       sync.Mutex
-	arrivals map[copyKey][]time.Time
-	byRegion map[string]int
+	sim  *sim.Sim
+	list []sim.Listed // by place
 }
 
-// mailbox is one tenant's SMTP server.
-type mailbox struct {
-	tenant tenantOf
-	post   *postOffice
-	ln     net.Listener
-	server *smtp.Server
-}
-
-func openPostOffice() (*postOffice, error) {
-	p := &postOffice{boxes: map[string]*mailbox{}, arrivals: map[copyKey][]time.Time{}, byRegion: map[string]int{}}
-	for _, t := range tenants() {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			p.close()
-			return nil, err
-		}
-		b := &mailbox{tenant: t, post: p, ln: ln}
-		b.server = &smtp.Server{Backend: b, Log: slog.New(slog.DiscardHandler), Now: time.Now}
-		p.boxes[t.name] = b
-		go b.server.Serve(ln, smtp.Listener{Name: t.name, Hostname: func(*smtp.Conn) string { return "mail." + t.domain() },
-			MaxSize: 64 << 20, MaxRcpt: 1000, MaxConns: 1000})
+func openPostOffice(dir string) (*postOffice, error) {
+	s, err := sim.Open(sim.Config{Dir: filepath.Join(dir, "m365"), Tenants: len(tenants())})
+	if err != nil {
+		return nil, err
 	}
+	mail, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	web, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		mail.Close()
+		return nil, err
+	}
+	p := &postOffice{sim: s}
+	if err := s.Serve(mail, web); err != nil {
+		p.close()
+		return nil, err
+	}
+	p.list = s.List()
 	return p, nil
 }
 
 func (p *postOffice) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	for _, b := range p.boxes {
-		b.server.Shutdown(ctx)
-		b.ln.Close()
+	p.sim.Close(ctx)
+}
+
+// of is what a customer's administrator would hand over.
+func (p *postOffice) of(t tenantOf) sim.Listed { return p.list[t.place] }
+
+// arrived are all copies in the mailboxes, each with its times, oldest first.
+func (p *postOffice) arrived() map[copyKey][]time.Time {
+	all := map[copyKey][]time.Time{}
+	for _, l := range p.list {
+		for _, a := range p.sim.Arrivals(l.EntraTenant) {
+			k := copyKey{a.MessageID, a.Recipient}
+			all[k] = append(all[k], a.Time)
+		}
 	}
+	return all
 }
 
-func (b *mailbox) port() int { return b.ln.Addr().(*net.TCPAddr).Port }
-
-// arrived notes one copy.
-func (p *postOffice) arrived(region string, k copyKey) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.arrivals[k] = append(p.arrivals[k], time.Now())
-	p.byRegion[region]++
-}
-
-// distinct is how many different copies have arrived.
-func (p *postOffice) distinct() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.arrivals)
-}
-
-// regionCounts are copies by region, for the live figures.
-func (p *postOffice) regionCounts() map[string]int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := map[string]int{}
-	for k, v := range p.byRegion {
-		out[k] = v
+// counts are copies by region, and in all.
+func (p *postOffice) counts() (byRegion map[string]int, all int) {
+	byRegion = map[string]int{}
+	for _, t := range tenants() {
+		n := len(p.sim.Arrivals(p.of(t).EntraTenant))
+		byRegion[t.region] += n
+		all += n
 	}
-	return out
+	return byRegion, all
 }
 
-// Connect makes a session: a mailbox takes from anybody.
-func (b *mailbox) Connect(context.Context, *smtp.Conn) (smtp.Session, *mail.Reply) {
-	return &delivery{box: b}, nil
-}
-
-// delivery is one connection to a mailbox.
-type delivery struct {
-	box *mailbox
-	to  []string
-}
-
-func (d *delivery) Hello(context.Context) *mail.Reply { return nil }
-
-func (d *delivery) Mail(context.Context, mail.Address, mail.FromParams) *mail.Reply { return nil }
-
-// Rcpt takes only the tenant's own domain: a copy that strays would be refused
-// and counted as lost.
-func (d *delivery) Rcpt(_ context.Context, to mail.Recipient) *mail.Reply {
-	if to.Domain != d.box.tenant.domain() {
-		return &mail.Reply{Code: 550, Enhanced: "5.7.1", Text: "not ours"}
+// names are the certificate names by which a customer's mail came, in order.
+func (p *postOffice) names(t tenantOf) []string {
+	var names []string
+	for _, a := range p.sim.Arrivals(p.of(t).EntraTenant) {
+		if n := len(names); a.Certificate != "" && (n == 0 || names[n-1] != a.Certificate) {
+			names = append(names, a.Certificate)
+		}
 	}
-	d.to = append(d.to, to.Address.String())
-	return nil
+	return names
 }
 
-func (d *delivery) Data(_ context.Context, r io.Reader) mail.Reply {
-	raw, err := io.ReadAll(r)
+// connectorNames are the certificate names that a customer's connectors let
+// in, asked of the customer's side.
+func (p *postOffice) connectorNames(ctx context.Context, tenant string) ([]string, error) {
+	m := p.of(tenantNamed(tenant))
+	pool := p.sim.Pool()
+	c := admin.New(admin.Config{Base: m.Graph, Tenant: m.EntraTenant, Token: func(context.Context) (string, error) { return m.AdminToken, nil },
+		HTTP: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}, Timeout: 10 * time.Second}})
+	list, err := c.Inbounds(ctx)
 	if err != nil {
-		return mail.Reply{Code: 451, Enhanced: "4.3.0", Text: "content not read"}
+		return nil, err
 	}
-	end := bytes.Index(raw, []byte("\r\n\r\n"))
-	if end < 0 {
-		end = len(raw)
+	var names []string
+	for _, i := range list {
+		if i.Enabled {
+			names = append(names, i.TlsSenderCertificateName)
+		}
 	}
-	seq := strings.Join(mail.Values(raw[:end], "X-Demo-Sequence"), "")
-	for _, to := range d.to {
-		d.box.post.arrived(d.box.tenant.region, copyKey{seq, to})
-	}
-	return mail.Reply{Code: 250, Enhanced: "2.0.0", Text: "kept"}
+	return names, nil
 }
-
-func (d *delivery) Reset()                     { d.to = nil }
-func (d *delivery) Refused(string, mail.Reply) {}
-func (d *delivery) Close()                     {}

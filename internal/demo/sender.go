@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -13,31 +14,37 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/smtp"
 )
 
-// ledger is what the gateway answered with 250, and when.
-type ledger struct {
+// acks is what the gateway answered with 250, and when.
+type acks struct {
 	mu    sync.Mutex
-	acks  map[copyKey]time.Time
+	at    map[copyKey]time.Time
 	count atomic.Int64 // messages
 }
 
-func newLedger() *ledger { return &ledger{acks: map[copyKey]time.Time{}} }
+func newAcks() *acks { return &acks{at: map[copyKey]time.Time{}} }
 
-func (l *ledger) note(keys []copyKey) {
+func (l *acks) note(keys []copyKey) {
 	now := time.Now()
 	l.mu.Lock()
 	for _, k := range keys {
-		l.acks[k] = now
+		l.at[k] = now
 	}
 	l.mu.Unlock()
 	l.count.Add(1)
 }
 
-func (l *ledger) messages() int { return int(l.count.Load()) }
+func (l *acks) messages() int { return int(l.count.Load()) }
 
-func (l *ledger) copies() int {
+func (l *acks) copies() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.acks)
+	return len(l.at)
+}
+
+func (l *acks) all() map[copyKey]time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.at)
 }
 
 // sendAll lets the senders work until every message has been answered with 250.

@@ -31,10 +31,13 @@ func compose(n int, r *rand.Rand) (mail.Envelope, []byte, []copyKey) {
 	}
 	keys := make([]copyKey, len(env.To))
 	for i, to := range env.To {
-		keys[i] = copyKey{seq, to.Address.String()}
+		keys[i] = copyKey{messageID(seq), to.Address.String()}
 	}
 	return env, content(n, seq, env, r), keys
 }
+
+// messageID is by which a message is known again in the mailboxes.
+func messageID(seq string) string { return "<" + seq + ".demo@example.org>" }
 
 // content writes the message with CRLF line ends.
 func content(n int, seq string, env mail.Envelope, r *rand.Rand) []byte {
@@ -44,8 +47,8 @@ func content(n int, seq string, env mail.Envelope, r *rand.Rand) []byte {
 		from = env.From.String()
 	}
 	subject := subjects()[n%len(subjects())]
-	fmt.Fprintf(&b, "From: <%s>\r\nTo: <%s>\r\nSubject: %s\r\nMessage-ID: <%s.demo@example.org>\r\n", from, env.To[0].Address, subject, seq)
-	fmt.Fprintf(&b, "Date: Mon, 02 Nov 2026 09:00:00 +0000\r\nX-Demo-Sequence: %s\r\nMIME-Version: 1.0\r\n", seq)
+	fmt.Fprintf(&b, "From: <%s>\r\nTo: <%s>\r\nSubject: %s\r\nMessage-ID: %s\r\n", from, env.To[0].Address, subject, messageID(seq))
+	b.WriteString("Date: Mon, 02 Nov 2026 09:00:00 +0000\r\nMIME-Version: 1.0\r\n")
 	switch n % 5 {
 	case 0:
 		plain(&b, r, 4+r.IntN(30))

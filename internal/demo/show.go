@@ -17,21 +17,20 @@ func (r *run) show(ctx context.Context) (stop func()) {
 		defer close(done)
 		last, at := 0, time.Now()
 		for pause(ctx, 400*time.Millisecond) == nil {
-			n := r.post.distinct()
+			counts, n := r.post.counts()
 			rate := float64(n-last) / time.Since(at).Seconds()
 			last, at = n, time.Now()
-			fmt.Fprintln(r.Progress, r.line(ctx, rate))
+			fmt.Fprintln(r.Progress, r.line(ctx, counts, rate))
 		}
 	}()
 	return sync.OnceFunc(func() { cancel(); <-done })
 }
 
-func (r *run) line(ctx context.Context, rate float64) string {
+func (r *run) line(ctx context.Context, counts map[string]int, rate float64) string {
 	queue := "gateway down"
 	if s, err := r.gateway.status(ctx); err == nil {
 		queue = fmt.Sprintf("queue %4d, in flight %3d", s.Queue.Queued, s.Queue.InFlight)
 	}
-	counts := r.post.regionCounts()
 	parts := make([]string, 0, len(counts))
 	for _, region := range regions() {
 		parts = append(parts, fmt.Sprintf("%s %d", region, counts[region]))
@@ -41,16 +40,13 @@ func (r *run) line(ctx context.Context, rate float64) string {
 }
 
 // count compares what was answered with 250 with what the mailboxes hold.
-func (r *run) count() Verdict {
-	r.sent.mu.Lock()
-	defer r.sent.mu.Unlock()
-	r.post.mu.Lock()
-	defer r.post.mu.Unlock()
-	v := Verdict{Sent: len(r.sent.acks)}
+func (r *run) count(v *Verdict) {
+	acks, arrived := r.sent.all(), r.post.arrived()
+	v.Sent = len(acks)
 	var delays []time.Duration
 	var last time.Time
-	for k, acked := range r.sent.acks {
-		got := r.post.arrivals[k]
+	for k, acked := range acks {
+		got := arrived[k]
 		if len(got) == 0 {
 			v.Lost++
 			continue
@@ -67,7 +63,6 @@ func (r *run) count() Verdict {
 	if d := last.Sub(r.started).Seconds(); d > 0 {
 		v.Rate = float64(int(float64(v.Delivered)/d*10)) / 10
 	}
-	return v
 }
 
 // percentile is in milliseconds, to a tenth.
@@ -92,8 +87,23 @@ counted in the mailboxes
   delivered   %6d
   lost        %6d
   duplicated  %6d   (unacknowledged at the kill, sent again)
-  delay       p50 %.1f ms, p99 %.1f ms (the kill included)
+  delay       p50 %.1f ms, p99 %.1f ms (kill and changes of identity included)
   rate        %.0f a second
 %s
 `, v.Sent, r.Messages, v.Delivered, v.Lost, v.Duplicated, v.P50MS, v.P99MS, v.Rate, word)
+	for _, c := range []struct {
+		Change
+		word string
+	}{{v.Replaced, "replaced"}, {v.Compromised, "called stolen"}} {
+		t := tenantNamed(c.Tenant)
+		fmt.Fprintf(r.Progress, "\n%s, %s: its mail came as %s\n", c.Tenant, c.word, strings.Join(r.post.names(t), ", then "))
+		if !c.Refused {
+			fmt.Fprintf(r.Progress, "  THE OLD NAME %s IS STILL ACCEPTED\n", c.From)
+		}
+	}
+	verified := "verified from their exports alone"
+	if !v.LedgerOK {
+		verified = "DO NOT VERIFY"
+	}
+	fmt.Fprintf(r.Progress, "\nledgers: %d entries in %d regions, %s\n", v.LedgerEntries, len(regions()), verified)
 }

@@ -84,6 +84,19 @@ func (k *Keeper) release(ctx context.Context, tenant, connection string, c act.C
 		return err
 	}
 	defer k.places.lock(tenant, connection)()
+	if err := k.noDecoys(ctx, tenant, connection); err != nil {
+		return err
+	}
+	return k.endAll(ctx, tenant, connection)
+}
+
+// releaseAll ends what is held for a connection, whatever it is.
+func (k *Keeper) releaseAll(ctx context.Context, tenant, connection string) error {
+	defer k.places.lock(tenant, connection)()
+	return k.endAll(ctx, tenant, connection)
+}
+
+func (k *Keeper) endAll(ctx context.Context, tenant, connection string) error {
 	defer k.signers.drop(tenant, connection)
 	return k.door.Change(ctx, func(tx store.KeeperTx) error {
 		if _, err := tx.Exec(updateRelease, k.now().UnixMicro(), tenant, connection); err != nil {

@@ -46,7 +46,7 @@ func (r *rig) bindTo(t testing.TB, host string, connections ...string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.edit(t, string(insertBound), tenant, connection, string(b), r.now().UnixMicro())
+		r.edit(t, string(insertBinding), tenant, connection, string(b), r.now().UnixMicro())
 	}
 }
 

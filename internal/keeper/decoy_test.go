@@ -74,6 +74,37 @@ func TestDecoy(t *testing.T) {
 	}, s.known)
 }
 
+// A decoy identity is active like any other, and is shown to nobody.
+func TestDecoyIdentity(t *testing.T) {
+	s := newStaff(t)
+	eachRig(t, func(t *testing.T, r *rig) {
+		ctx := t.Context()
+		q := plant("acme/journal")
+		q["kind"] = "identity"
+		got, err := r.order(t, signOrder(t, operator.PlantDecoy, "", q, s.anna))
+		if err != nil || got.Secret != "" {
+			t.Fatalf("%+v: %v", got, err)
+		}
+		list, err := r.ListIdentities(ctx, someone(), act.IdentityQuery{Context: aboutOf("acme/journal", "list")})
+		if err != nil || len(list.Identities) != 1 || list.Identities[0].State != act.Active || !strings.Contains(got.Text, list.Identities[0].SHA256) {
+			t.Fatalf("%+v: %v", list, err)
+		}
+		client := aboutOf("acme/journal", "smtp-client")
+		if _, err := r.TenantCertificate(ctx, someone(), act.Which{Context: client}); !fault.Is(err, fault.Denied) || !r.hasAlarm(alarmDecoy) {
+			t.Errorf("its certificate: %v", err)
+		}
+		if _, err := r.ReleaseConnection(ctx, someone(), act.Plain{Context: aboutOf("acme/journal", "binding")}); !fault.Is(err, fault.Denied) {
+			t.Errorf("released by the gateway: %v", err)
+		}
+		if _, err := r.order(t, signOrder(t, operator.ReleaseDecoy, "", q, s.anna)); err != nil {
+			t.Error(err)
+		}
+		if _, err := r.TenantCertificate(ctx, someone(), act.Which{Context: client}); !fault.Is(err, fault.Missing) {
+			t.Errorf("after its release: %v", err)
+		}
+	}, s.known)
+}
+
 // Whoever has the table can't tell a decoy: each column has the shape that the
 // real ones have, after use too.
 func TestDecoysLookAlike(t *testing.T) {

@@ -116,6 +116,14 @@ func (s *signers) drop(tenant, connection string) {
 	}
 }
 
+// dropAll forgets all.
+func (s *signers) dropAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.epoch++
+	s.init()
+}
+
 // find is the identity of a certificate's SHA-256 or of an id; nothing of it
 // is opened.
 func (k *Keeper) find(ctx context.Context, which string) (*known, error) {

@@ -15,9 +15,10 @@ const (
 )
 
 // ListIdentities lists identities in the order of their places. Decoys look
-// like all others.
+// like all others. A frozen keeper lists them too: whoever thaws it has to say
+// which are kept.
 func (k *Keeper) ListIdentities(ctx context.Context, p wire.Peer, q act.IdentityQuery) (act.IdentityList, error) {
-	return carryOut(ctx, k, task{peer: p, name: act.ListIdentities, about: q.Context, subject: clip(q.Identity), frequent: true},
+	return carryOut(ctx, k, task{peer: p, name: act.ListIdentities, about: q.Context, subject: clip(q.Identity), frequent: true, whenFrozen: true},
 		func(ctx context.Context) (act.IdentityList, error) { return k.list(ctx, q) })
 }
 

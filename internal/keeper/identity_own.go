@@ -20,6 +20,9 @@ func (a ownAct) entry(outcome string) ledger.Entry {
 // own does an act of the keeper's own between the same two entries as one that
 // was asked for.
 func (k *Keeper) own(ctx context.Context, a ownAct, do func(context.Context) error) error {
+	if err := k.mayAct(); err != nil {
+		return err
+	}
 	index, err := k.ledger.Append(ctx, a.entry(begun))
 	if err != nil {
 		return noEntry(err)

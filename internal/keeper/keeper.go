@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"log/slog"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/keeper/keys"
 	"github.com/sallyport-mail/sallyport/internal/keeper/operator"
 	"github.com/sallyport-mail/sallyport/internal/keeper/seal"
+	"github.com/sallyport-mail/sallyport/internal/keeper/wire"
 	"github.com/sallyport-mail/sallyport/internal/ledger"
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
@@ -31,6 +33,12 @@ type Config struct {
 	Driver keys.Driver
 	// Drivers load keys that were made by others, by name.
 	Drivers map[string]keys.Driver
+
+	// MoreIssuers makes those that need the key of an account at a public CA,
+	// which is the keeper's; nil: there are none.
+	MoreIssuers func(account crypto.Signer) ([]Issuer, error)
+	// Challenges answers ACME challenges, acme.Issuer's Challenge; nil for none.
+	Challenges func(token string) (keyAuthorization string, ok bool)
 
 	Operators []operator.Public
 	Witnesses []ledger.Witness
@@ -68,10 +76,14 @@ type Keeper struct {
 	signers   signers
 	places    places
 	authority authority
+	awaited   awaited
 	pool      *keys.Pool  // nil when there is none
 	warned    time.Time   // of runAuthority: when people were last told of what ends
 	holding   atomic.Bool // what is held was opened
 }
+
+// A keeper does all that is asked.
+var _ wire.Acts = (*Keeper)(nil)
 
 // New opens the ledger and what else is kept. Nothing is done before Run, but
 // acts may come as soon as New has returned.
@@ -133,13 +145,13 @@ func (k *Keeper) Run(ctx context.Context) error {
 }
 
 // openHeld opens what is held: the region's authority, identities, hosts and
-// spare keys. A
-// keeper that may not act opens none of it: it would have to write entries.
+// spare keys. A keeper that may not act opens none of it: it would have to
+// write entries.
 func (k *Keeper) openHeld(ctx context.Context) error {
 	if k.mayAct() != nil {
 		return nil
 	}
-	for _, step := range []func(context.Context) error{k.openAuthority, k.openIdentities, k.openHosts, k.openPool} {
+	for _, step := range []func(context.Context) error{k.openAuthority, k.openIssuers, k.openIdentities, k.openHosts, k.openPool} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -160,7 +172,7 @@ func (k *Keeper) runHeld(ctx context.Context) {
 		}
 	}
 	var all sync.WaitGroup
-	for _, work := range []func(context.Context){k.runAuthority, k.runHosts, k.runPool, k.runAdvice} {
+	for _, work := range []func(context.Context){k.runAuthority, k.runHosts, k.runPool, k.runAdvice, k.runAwaited, k.runEnded} {
 		all.Go(func() { work(ctx) })
 	}
 	all.Wait()

@@ -6,8 +6,6 @@ import "github.com/sallyport-mail/sallyport/internal/store"
 // orders, the rotation of the KEK and the freezing.
 const (
 	selectBoundTo store.KeeperSQL = `SELECT binding FROM keeper_binding WHERE tenant = $1 AND connection = $2`
-	insertBound   store.KeeperSQL = `INSERT INTO keeper_binding (tenant, connection, binding, set_at) VALUES ($1, $2, $3, $4)`
-	deleteBound   store.KeeperSQL = `DELETE FROM keeper_binding WHERE tenant = $1 AND connection = $2`
 
 	selectCredential store.KeeperSQL = `SELECT blob, binding, marker, set_at, used FROM keeper_credential
 		WHERE tenant = $1 AND connection = $2 AND purpose = $3`
@@ -35,10 +33,8 @@ const (
 
 	selectUnretired store.KeeperSQL = `SELECT COUNT(*) FROM keeper_identity WHERE id = $1 AND state <> 'retired' AND state <> 'compromised'`
 	// retireOthers retires some of those that an operator did not name; $1 are
-	// their ids, each between commas. The region's own issuers stay: they are
-	// shown to no partner, and without them nothing could be issued in place of
-	// what is retired.
+	// their ids, each between commas. The region's own stay: no partner knows them.
 	retireOthers store.KeeperSQL = `UPDATE keeper_identity SET state = 'retired', changed_at = $2 WHERE id IN (
-		SELECT id FROM keeper_identity WHERE state <> 'retired' AND state <> 'compromised' AND tenant <> 'region:authority'
+		SELECT id FROM keeper_identity WHERE state <> 'retired' AND state <> 'compromised' AND tenant NOT LIKE 'region:%'
 		AND $1 NOT LIKE '%,' || id || ',%' ORDER BY state, id LIMIT $3)`
 )

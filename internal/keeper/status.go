@@ -8,7 +8,6 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
-	"github.com/sallyport-mail/sallyport/internal/keeper/keys"
 	"github.com/sallyport-mail/sallyport/internal/keeper/wire"
 	"github.com/sallyport-mail/sallyport/internal/ledger"
 )
@@ -24,7 +23,7 @@ func (k *Keeper) Status(ctx context.Context, p wire.Peer, _ act.Plain) (act.Stat
 	const op = "keeper.Status"
 	kek := k.c.KEKs[0].Describe()
 	s := act.State{
-		Region: k.c.Region, KEK: kek.ID, KEKDriver: kek.Driver, KeyDriver: k.keyDriver(),
+		Region: k.c.Region, KEK: kek.ID, KEKDriver: kek.Driver, KeyDriver: driverName(k.c.Driver),
 		Rotation: k.rotation.progress(), Frozen: k.frozen.reason(), Breaker: string(k.breaker.Now().State),
 		LedgerKeys: k.logKeys, Alarms: k.alarms.recent(),
 	}
@@ -65,12 +64,4 @@ func (k *Keeper) custody(p wire.Peer) (string, []string) {
 		why = append(why, "The key of the region's root lies in the keeper's folder: take "+rootKeyFile+" to a place that is offline.")
 	}
 	return custody, why
-}
-
-// keyDriver names where new keys are made.
-func (k *Keeper) keyDriver() string {
-	if _, ok := k.c.Driver.(keys.Software); ok {
-		return "software"
-	}
-	return "pkcs11"
 }

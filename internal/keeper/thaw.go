@@ -75,6 +75,7 @@ func (k *Keeper) retireAllBut(ctx context.Context, ids string) (int64, error) {
 			return err
 		})
 		total += n
+		k.signers.dropAll()
 		if err != nil || n == 0 {
 			return total, err
 		}

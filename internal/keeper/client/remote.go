@@ -107,18 +107,22 @@ func (r *Remote) RegionName() string { return r.c.Region }
 // reachFresh is how long an answer vouches for the next.
 const reachFresh = time.Second
 
-// Reachable reports whether a connection to the keeper can be made now. Over
-// TCP, where that costs a handshake, an answer of the last second will do.
+// Reachable reports whether the keeper can be asked now: whether a connection
+// to its socket can be made. Over TCP, where a connection alone says little, it
+// has answered within the last second or does so now.
 func (r *Remote) Reachable(ctx context.Context) bool {
-	if age := r.c.Now().Sub(time.UnixMicro(r.answered.Load())); r.c.Address != "" && age >= 0 && age < reachFresh {
-		return true
+	if r.c.Address != "" {
+		if age := r.c.Now().Sub(time.UnixMicro(r.answered.Load())); age >= 0 && age < reachFresh {
+			return true
+		}
+		_, err := r.Status(ctx)
+		return err == nil
 	}
 	c, err := r.dial(ctx, "", "")
 	if err != nil {
 		return false
 	}
 	c.Close()
-	r.answered.Store(r.c.Now().UnixMicro())
 	return true
 }
 

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/keeper/act"
+)
+
+// TestWhatDoctorSaysOfAKeeper goes through what Status may say.
+func TestWhatDoctorSaysOfAKeeper(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		s        keeperState
+		none     []string
+		findings []string
+	}{
+		"kept":       {keeperState{region: "us", state: act.State{Custody: "kept", Breaker: "watching", Why: []string{"no witness"}}}, nil, nil},
+		"for trying": {keeperState{region: "us", child: true, state: act.State{Custody: "none", Why: []string{"a", "b"}}}, []string{"a", "b"}, nil},
+		"asleep":     {keeperState{region: "us", child: true, asleep: true}, []string{"The keeper is run by serve, under its own user."}, nil},
+		"child away": {keeperState{region: "us", child: true, err: errors.New("x")}, []string{"The keeper is run by serve, under its own user."}, nil},
+		"away":       {keeperState{region: "us", err: errors.New("x")}, nil, nil},
+		"frozen":     {keeperState{region: "us", state: act.State{Frozen: "an old copy", Breaker: "tripped"}}, nil, []string{"us: frozen: an old copy", "us: the breaker is in the state tripped"}},
+		"rotation":   {keeperState{region: "us", state: act.State{Rotation: "12 of 40", Breaker: "campaign"}}, nil, []string{"us: the breaker is in the state campaign", "us: KEK rotation: 12 of 40"}},
+		"alarms": {keeperState{region: "us", state: act.State{Alarms: []act.Alarm{
+			{At: now.Add(-time.Hour), Kind: "decoy", Text: "x"}, {At: now.Add(-25 * time.Hour), Kind: "rate", Text: "y"}}}}, nil, []string{"us: alarm decoy: x"}},
+	} {
+		if got := c.s.none(); !slices.Equal(got, c.none) {
+			t.Errorf("%s: none because of %q, want %q", name, got, c.none)
+		}
+		if got := c.s.findings(); !slices.Equal(got, c.findings) {
+			t.Errorf("%s: %q, want %q", name, got, c.findings)
+		}
+	}
+	f := keeperState{region: "us", err: errors.New("no answer")}.figure()
+	if f.Region != "us" || !strings.Contains(f.Away, "no answer") {
+		t.Errorf("%+v", f)
+	}
+	f = keeperState{region: "us", state: act.State{Frozen: "f", Breaker: "tripped", Alarms: []act.Alarm{{Kind: "decoy", Tenant: "acme", Text: "x"}}}}.figure()
+	if f.Away != "" || f.Frozen != "f" || f.Breaker != "tripped" || len(f.Recent) != 1 || f.Recent[0].Tenant != "acme" {
+		t.Errorf("%+v", f)
+	}
+}
