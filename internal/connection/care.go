@@ -98,6 +98,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	var mu sync.Mutex
 	driven := map[string]bool{}
 	for {
+		r.finish(ctx)
 		open, err := r.openReplacements(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.c.Log.Error("changes of identity cannot be read", "error", err)

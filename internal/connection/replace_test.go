@@ -288,3 +288,46 @@ func TestUndoCutsAStepOff(t *testing.T) {
 		t.Errorf("active is %+v", now)
 	}
 }
+
+// A public authority takes its time: the connection and its replacements wait
+// for it, and go on by themselves.
+func TestPublicIssuer(t *testing.T) {
+	c := newCloud(t, nil)
+	m := c.mailbox(t)
+	m.Issuer = "acme"
+	_, setup, err := c.AddGranted(t.Context(), "token:1", m, connection.Grant{AdminToken: c.one.AdminToken})
+	must(t, err)
+	wanted := c.only(t, "wanted")
+	if !setup.OK || len(c.names(t)) != 1 || c.names(t)[0] != wanted.Name {
+		t.Errorf("%+v, connectors name %v", setup.Steps, c.names(t))
+	}
+	c.Finish(t.Context())
+	if now := c.only(t, "wanted"); now.ID != wanted.ID {
+		t.Error("asked for once more")
+	}
+	c.keeper.Certify()
+	c.Registry = c.again(t)
+	must(t, c.Care(t.Context())) // as after a start
+	c.test(t)
+	_, err = c.StartReplacement(t.Context(), "token:1", "acme", "mailbox", connection.KindReplace)
+	must(t, err)
+	for range 2 {
+		if _, _, err := c.Step(t.Context(), "acme", "mailbox"); err == nil {
+			t.Fatal("it goes on without a certificate")
+		}
+	}
+	p, err := c.Replacement(t.Context(), "acme", "mailbox")
+	must(t, err)
+	next := c.only(t, "wanted")
+	if p.State != connection.Wanted || !strings.Contains(p.Waiting, "issuer") || c.identities(t)["smtp-client"].ID != wanted.ID {
+		t.Errorf("%+v", p)
+	}
+	c.keeper.Certify()
+	if done := c.finish(t); done.State != connection.Done || done.To != next.Name {
+		t.Errorf("%+v", done)
+	}
+	c.holds(t, next.Name, 2)
+	if _, err := c.Add(t.Context(), "token:1", connection.Connection{Tenant: "acme", Name: "other", Host: "a.test", Direction: "outbound", TLS: "verified", Issuer: "acme"}); !fault.Is(err, fault.Invalid) {
+		t.Errorf("an issuer without an identity: %v", err)
+	}
+}

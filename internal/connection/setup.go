@@ -127,7 +127,7 @@ func (r *Registry) SetUp(ctx context.Context, a tenant.Actor, tenant, name strin
 
 // describe writes what the administrator would do by hand.
 func (s *Setup) describe(e *entry, all []act.Identity) error {
-	mail := active(all, PurposeClient)
+	mail := coming(all, PurposeClient)
 	if mail == nil {
 		return fault.New(fault.Conflict, "connection.SetUp", "connection "+e.Name+" has no active identity").
 			WithHint("Look at: sallyport identity list --tenant " + e.Tenant + ".")
@@ -250,7 +250,7 @@ func trustAuthority(ctx context.Context, g *grant) (string, error) {
 }
 
 func setConnector(ctx context.Context, g *grant, all []act.Identity) (string, error) {
-	i := active(all, PurposeClient)
+	i := coming(all, PurposeClient)
 	if g.admin == nil || i == nil {
 		return "", nil
 	}

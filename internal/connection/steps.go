@@ -92,7 +92,7 @@ func (c *change) issue(ctx context.Context) error {
 		if next == nil {
 			// A renewal is under the newest name. Where that is not the one in use
 			// (a replacement was undone) it gets a new name too.
-			q := act.Issue{Epoch: c.newestEpoch(pair.Purpose) + 1}
+			q := act.Issue{Issuer: c.e.issuerOf(pair.Purpose), Epoch: c.newestEpoch(pair.Purpose) + 1}
 			if c.p.Kind == KindRenew && q.Epoch == pair.Epoch+1 {
 				q.Epoch = 0
 			}
@@ -101,6 +101,9 @@ func (c *change) issue(ctx context.Context) error {
 				return err
 			}
 			next = &made
+		}
+		if next.State == act.Wanted {
+			return &waits{"waiting for the issuer of the next certificate", orText(next.Explanation, "Look at the keeper's log if this lasts.")}
 		}
 		pair.To, pair.ToSHA, pair.ToName = next.ID, next.SHA256, next.Name
 		if pair.Purpose == PurposeClient {
@@ -127,7 +130,7 @@ func (c *change) successor(p Pair) *act.Identity {
 		if c.p.Kind == KindRenew {
 			fits = i.Epoch >= p.Epoch
 		}
-		if i.Purpose == p.Purpose && i.ID != p.From && fits && (i.State == act.Issued || i.State == act.Staged) {
+		if i.Purpose == p.Purpose && i.ID != p.From && fits && (i.State == act.Issued || i.State == act.Staged || i.State == act.Wanted) {
 			return i
 		}
 	}
