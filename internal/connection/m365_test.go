@@ -306,6 +306,12 @@ func TestSetUpByHand(t *testing.T) {
 		t.Errorf("%+v", s.Steps)
 	}
 	c.test(t)
+	if _, err := c.SetUp(t.Context(), "token:1", "acme", "mailbox", connection.Grant{Hold: true}); err != nil {
+		t.Error(err)
+	}
+	if got, _ := c.Get("acme", "mailbox"); got.Health.OK == nil || !*got.Health.OK {
+		t.Errorf("looking at the set-up made it %+v", got.Health)
+	}
 	if c.keeper.Secrets() != 0 {
 		t.Error("a token for once was kept")
 	}

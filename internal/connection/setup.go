@@ -140,8 +140,12 @@ func (s *Setup) describe(e *entry, all []act.Identity) error {
 	return nil
 }
 
-// noteWaiting has the connection's health say that the customer has to act.
+// noteWaiting has the connection's health say that the customer has to act,
+// unless the connection is known to work.
 func (r *Registry) noteWaiting(e *entry, s *Setup) {
+	if h := e.health.Load(); s.OK && h != nil && h.OK != nil && *h.OK {
+		return
+	}
 	ok, now := false, r.now()
 	reason := "waiting for the customer: sallyport connection setup " + e.Tenant + " " + e.Name + " --print shows what his administrator has to do"
 	for _, step := range s.Steps {
