@@ -94,6 +94,7 @@ type connectionAdd struct {
 	Originator  []string `help:"X-OriginatorOrg by which the platform names this tenant." placeholder:"ORG"`
 	Domain      []string `help:"Domain that it serves, when a tenant has several." placeholder:"D"`
 	Concurrency int      `help:"Connections at a time." default:"20"`
+	Issuer      string   `help:"Who issues our certificate for it: builtin (the region's own CA), or acme (a public one); acme for Microsoft itself." placeholder:"I"`
 	Graph       string   `help:"m365: address of Graph, https://host[:port]; Microsoft's own otherwise." placeholder:"URL"`
 	Login       string   `help:"m365: address of Entra's login service; what belongs to Graph otherwise." placeholder:"URL"`
 	EntraTenant string   `help:"m365: id of the customer's Entra tenant." placeholder:"ID"`
@@ -130,7 +131,7 @@ func (c *connectionAdd) Run(e *env) error {
 		"tls": c.TLS, "server_name": c.ServerName, "pins": c.Pin, "auth": c.Auth, "user": c.User, "lmtp": c.LMTP,
 		"networks": c.Network, "client_cert_sha256": c.ClientCert, "platform": c.Platform, "originator": c.Originator,
 		"domains": c.Domain, "concurrency": c.Concurrency, "if_absent": c.IfAbsent,
-		"graph": c.Graph, "login": c.Login, "entra_tenant": c.EntraTenant, "app_id": c.AppID, "app_object": c.AppObject, "connector": c.Connector,
+		"issuer": c.Issuer, "graph": c.Graph, "login": c.Login, "entra_tenant": c.EntraTenant, "app_id": c.AppID, "app_object": c.AppObject, "connector": c.Connector,
 		"forget_admin_token": c.ForgetAdminToken, "print_setup": c.PrintSetup,
 	}
 	token, err := c.read(e)

@@ -483,7 +483,7 @@ func TestIdentityRoutes(t *testing.T) {
 	admin := r.token(tenant.Admin, "acme")
 	ask := func(more object) object {
 		o := object{"name": "cloud", "kind": "m365", "direction": "outbound", "networks": []string{}, "host": "127.0.0.1", "port": 1,
-			"entra_tenant": "0d2f6d5f-9c5a-4b8e-8a51-0e8d4c1c2b11", "print_setup": true}
+			"entra_tenant": "0d2f6d5f-9c5a-4b8e-8a51-0e8d4c1c2b11", "print_setup": true, "issuer": "builtin"}
 		for k, v := range more {
 			o[k] = v
 		}

@@ -18,8 +18,35 @@ const (
 
 // keyed is a lock for each connection.
 type keyed struct {
-	mu   sync.Mutex
-	held map[place]chan struct{}
+	mu    sync.Mutex
+	held  map[place]chan struct{}
+	steps map[place]context.CancelFunc // the step under way, which gives way to who asks
+}
+
+// interruptible notes the step that holds a connection's lock.
+func (b *keyed) interruptible(p place, cancel context.CancelFunc) (done func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.steps == nil {
+		b.steps = map[place]context.CancelFunc{}
+	}
+	b.steps[p] = cancel
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.steps, p)
+	}
+}
+
+// urgent is lock for who does not wait until a step under way is over: it is
+// cut off, and done again later if need be.
+func (b *keyed) urgent(ctx context.Context, p place) (unlock func(), err error) {
+	b.mu.Lock()
+	if cancel := b.steps[p]; cancel != nil {
+		cancel()
+	}
+	b.mu.Unlock()
+	return b.lock(ctx, p)
 }
 
 // lock waits for a connection's lock until ctx ends.
@@ -71,6 +98,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	var mu sync.Mutex
 	driven := map[string]bool{}
 	for {
+		r.finish(ctx)
 		open, err := r.openReplacements(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.c.Log.Error("changes of identity cannot be read", "error", err)
@@ -138,6 +166,7 @@ func (r *Registry) step(ctx context.Context, tenant, name string) (at Replacemen
 		return "", false, err
 	}
 	defer unlock()
+	defer r.busy.interruptible(place{tenant, name}, cancel)()
 	p, err := r.underWay(ctx, tenant, name)
 	if err != nil || p == nil {
 		return "", err == nil, err

@@ -183,7 +183,7 @@ func (r *Registry) Remove(ctx context.Context, a tenant.Actor, tenant, name stri
 	if e == nil {
 		return missing(op, tenant, name)
 	}
-	unlock, err := r.busy.lock(ctx, place{tenant, name})
+	unlock, err := r.busy.urgent(ctx, place{tenant, name})
 	if err != nil {
 		return wrap(op, err)
 	}

@@ -44,7 +44,7 @@ func (k *checker) refuse(text, hint string) {
 func check(op string, c Connection) (*entry, error) {
 	k := &checker{op: op, e: &entry{Connection: c}}
 	for _, step := range []func(){
-		k.names, k.direction, k.hosts, k.microsoft, k.rule, k.pins, k.ca, k.auth, k.domains, k.networks, k.certificates, k.originators, k.purpose, k.concurrency,
+		k.names, k.direction, k.hosts, k.microsoft, k.rule, k.issuer, k.pins, k.ca, k.auth, k.domains, k.networks, k.certificates, k.originators, k.purpose, k.concurrency,
 	} {
 		if step(); k.err != nil {
 			return nil, k.err

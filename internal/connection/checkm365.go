@@ -42,6 +42,22 @@ func (k *checker) microsoft() {
 		k.refuse("that is no name of a connector that a second one can be called after", "Give at most 57 characters, without a slash.")
 	}
 	c.TLS = TLSMutual
+	if c.Issuer == "" && isMicrosoft(c.Graph) {
+		c.Issuer = issuerACME // Exchange Online takes no other than public authorities
+	}
+}
+
+const issuerACME = "acme"
+
+// issuer sees who is to issue our mail certificate.
+func (k *checker) issuer() {
+	switch c := &k.e.Connection; {
+	case c.Issuer == "":
+	case c.Issuer != "builtin" && c.Issuer != issuerACME:
+		k.refuse("there is no issuer "+c.Issuer, "Give builtin or acme.")
+	case c.TLS != TLSMutual:
+		k.refuse("an issuer is of no use with the TLS rule "+c.TLS, "Give --tls mutual with it.")
+	}
 }
 
 // address reads https://host[:port].

@@ -40,7 +40,13 @@ func (r *Registry) Compromise(ctx context.Context, a tenant.Actor, tenant, id st
 			return last, wrap(op, err)
 		}
 	}
-	p, err := r.startCompromise(ctx, a, e, k, i)
+	// The refusal waits for nothing; what follows from it is written down next.
+	var refused error
+	if i.State != act.Compromised {
+		_, refused = k.MoveIdentity(ctx, i, act.Compromised)
+		r.forget(e)
+	}
+	p, err := r.startCompromise(ctx, a, e, i, refused)
 	if err != nil {
 		return Replacement{}, wrap(op, err)
 	}
@@ -61,10 +67,10 @@ func (r *Registry) Compromise(ctx context.Context, a tenant.Actor, tenant, id st
 	return p, nil
 }
 
-// startCompromise writes down what is to be done before any of it, taking over
-// a change that is under way, and has the keeper refuse the identity.
-func (r *Registry) startCompromise(ctx context.Context, a tenant.Actor, e *entry, k Keeper, i act.Identity) (Replacement, error) {
-	unlock, err := r.busy.lock(ctx, place{e.Tenant, e.Name})
+// startCompromise writes down what is to be done, taking over a change that is
+// under way. refused is why the keeper does not refuse the identity yet.
+func (r *Registry) startCompromise(ctx context.Context, a tenant.Actor, e *entry, i act.Identity, refused error) (Replacement, error) {
+	unlock, err := r.busy.urgent(ctx, place{e.Tenant, e.Name})
 	if err != nil {
 		return Replacement{}, err
 	}
@@ -87,14 +93,9 @@ func (r *Registry) startCompromise(ctx context.Context, a tenant.Actor, e *entry
 	if err := r.insertReplacement(ctx, a, &p); err != nil {
 		return Replacement{}, err
 	}
-	if i.State == act.Compromised {
-		return p, nil
-	}
-	_, err = k.MoveIdentity(ctx, i, act.Compromised)
-	r.forget(e)
-	if err != nil {
-		// It is written down, so it is done as soon as the keeper is there.
-		return p, (&fault.Error{Kind: fault.KindOf(err), Op: "", Err: err}).WithHint("It will be done as soon as the keeper answers: see that it runs.")
+	if refused != nil {
+		r.kick()
+		return p, (&fault.Error{Kind: fault.KindOf(refused), Op: "", Err: refused}).WithHint("It will be done as soon as the keeper answers: see that it runs.")
 	}
 	r.endSessions(e, i.SHA256)
 	return p, nil

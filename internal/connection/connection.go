@@ -125,6 +125,7 @@ type Connection struct {
 	Platform    string    `json:"platform"`           // outbound: "exchange-online" or "google", shared by many tenants
 	Originator  []string  `json:"originator"`         // outbound: X-OriginatorOrg values registered for this tenant
 	Concurrency int       `json:"concurrency"`        // connections at a time; default 20
+	Issuer      string    `json:"issuer"`             // of our mail certificate: "" or "builtin" the region's own CA, "acme" a public one
 	Graph       string    `json:"graph"`              // m365: https address of Graph
 	Login       string    `json:"login"`              // m365: https address of Entra's login service
 	EntraTenant string    `json:"entra_tenant"`       // m365: id of the customer's Entra tenant
@@ -165,6 +166,7 @@ type Registry struct {
 	wake     chan struct{}           // for Run
 	hurried  map[place]chan struct{} // closed to have a change try again
 	shutters map[place]chan struct{} // closed when a connection may be dialled again
+	unready  map[place]bool          // connections whose first identity is still with its issuer
 	late     []string                // of Care
 	enders   []func(tenant, connection, sha256 string) (left int)
 	stop     func(at ReplacementState, when string) error // a test's; nil

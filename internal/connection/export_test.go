@@ -23,3 +23,6 @@ func ReplacementTable() (rows [][3]string) {
 	}
 	return rows
 }
+
+// Finish goes on with connections whose first identity is still on its way.
+func (r *Registry) Finish(ctx context.Context) { r.finish(ctx) }

@@ -5,7 +5,10 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
+	"maps"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -119,12 +122,48 @@ func (r *Registry) ensure(ctx context.Context, e *entry) error {
 	if p, err := r.underWay(ctx, e.Tenant, e.Name); err != nil || p != nil {
 		return wrap(op, err) // that change sees to it
 	}
+	unready := false
 	for _, purpose := range e.purposes() {
-		if err := begin(ctx, k, e, purpose, have); err != nil {
+		err := begin(ctx, k, e, purpose, have)
+		if err != nil && err != errIssuer {
 			return wrap(op, err)
 		}
+		unready = unready || err != nil
 	}
+	r.setUnready(place{e.Tenant, e.Name}, unready)
 	return nil
+}
+
+// setUnready remembers the connections that Run looks at until their first
+// identity is there.
+func (r *Registry) setUnready(p place, unready bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !unready {
+		delete(r.unready, p)
+		return
+	}
+	if r.unready == nil {
+		r.unready = map[place]bool{}
+	}
+	r.unready[p] = true
+}
+
+// finish goes on with them.
+func (r *Registry) finish(ctx context.Context) {
+	r.mu.RLock()
+	list := slices.Collect(maps.Keys(r.unready))
+	r.mu.RUnlock()
+	for _, p := range list {
+		e := r.entry(p.tenant, p.name)
+		if e == nil {
+			r.setUnready(p, false)
+			continue
+		}
+		if err := r.ensure(ctx, e); err != nil && ctx.Err() == nil {
+			r.c.Log.Warn("a connection has no identity yet", "tenant", p.tenant, "connection", p.name, "error", err)
+		}
+	}
 }
 
 // handMade reports an identity that somebody has put beside the keeper by
@@ -163,7 +202,10 @@ func begin(ctx context.Context, k Keeper, e *entry, purpose string, have []act.I
 	mine := ofPurpose(have, purpose)
 	first := pick(mine, act.Issued)
 	if first == nil {
-		q := act.Issue{}
+		first = pick(mine, act.Wanted)
+	}
+	if first == nil {
+		q := act.Issue{Issuer: e.issuerOf(purpose)}
 		for _, i := range mine {
 			q.Epoch = max(q.Epoch, i.Epoch+1)
 		}
@@ -173,8 +215,35 @@ func begin(ctx context.Context, k Keeper, e *entry, purpose string, have []act.I
 		}
 		first = &made
 	}
+	if first.State == act.Wanted {
+		return errIssuer // asked over a network: it takes its time
+	}
 	_, err := k.MoveIdentity(ctx, *first, act.Active)
 	return err
+}
+
+// errIssuer is an identity that its issuer has not given yet.
+var errIssuer = errors.New("the certificate is still with its issuer")
+
+// issuerOf is who issues for a purpose. Entra knows certificates one by one, so
+// that the key of an application needs no public authority.
+func (e *entry) issuerOf(purpose string) string {
+	if purpose == PurposeClient {
+		return e.Issuer
+	}
+	return ""
+}
+
+// coming is the identity that a connection has, or will have: the active one,
+// else one that is on its way.
+func coming(all []act.Identity, purpose string) *act.Identity {
+	mine := ofPurpose(all, purpose)
+	for _, s := range []act.IdentityState{act.Active, act.Issued, act.Wanted} {
+		if i := pick(mine, s); i != nil {
+			return i
+		}
+	}
+	return nil
 }
 
 // ofPurpose are the identities of one purpose, in the keeper's order.

@@ -136,7 +136,7 @@ func (p *Replacement) add(i act.Identity) {
 // conflict once the partner has dropped the old identity.
 func (r *Registry) UndoReplacement(ctx context.Context, a tenant.Actor, tenant, name string) (Replacement, error) {
 	const op = "connection.Undo"
-	unlock, err := r.busy.lock(ctx, place{tenant, name})
+	unlock, err := r.busy.urgent(ctx, place{tenant, name})
 	if err != nil {
 		return Replacement{}, wrap(op, err)
 	}

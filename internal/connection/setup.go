@@ -127,7 +127,7 @@ func (r *Registry) SetUp(ctx context.Context, a tenant.Actor, tenant, name strin
 
 // describe writes what the administrator would do by hand.
 func (s *Setup) describe(e *entry, all []act.Identity) error {
-	mail := active(all, PurposeClient)
+	mail := coming(all, PurposeClient)
 	if mail == nil {
 		return fault.New(fault.Conflict, "connection.SetUp", "connection "+e.Name+" has no active identity").
 			WithHint("Look at: sallyport identity list --tenant " + e.Tenant + ".")
@@ -140,8 +140,12 @@ func (s *Setup) describe(e *entry, all []act.Identity) error {
 	return nil
 }
 
-// noteWaiting has the connection's health say that the customer has to act.
+// noteWaiting has the connection's health say that the customer has to act,
+// unless the connection is known to work.
 func (r *Registry) noteWaiting(e *entry, s *Setup) {
+	if h := e.health.Load(); s.OK && h != nil && h.OK != nil && *h.OK {
+		return
+	}
 	ok, now := false, r.now()
 	reason := "waiting for the customer: sallyport connection setup " + e.Tenant + " " + e.Name + " --print shows what his administrator has to do"
 	for _, step := range s.Steps {
@@ -250,7 +254,7 @@ func trustAuthority(ctx context.Context, g *grant) (string, error) {
 }
 
 func setConnector(ctx context.Context, g *grant, all []act.Identity) (string, error) {
-	i := active(all, PurposeClient)
+	i := coming(all, PurposeClient)
 	if g.admin == nil || i == nil {
 		return "", nil
 	}
