@@ -5,9 +5,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
 # Peers of the suites, by Debian's names.
-PEERS = postfix swaks libnet-ssleay-perl dovecot-core dovecot-lmtpd dovecot-imapd dovecot-submissiond postgresql strace systemd openssl
+PEERS = postfix swaks libnet-ssleay-perl dovecot-core dovecot-lmtpd dovecot-imapd dovecot-submissiond postgresql strace systemd openssl softhsm2
 
-.PHONY: all build demo test unit lint docs bench chaos fuzz deps clean
+.PHONY: all build build-pkcs11 demo test unit lint docs bench chaos fuzz deps clean
 
 all: build
 
@@ -17,6 +17,11 @@ bin/sallyport: FORCE
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/sallyport
 FORCE:
 
+# The same with PKCS#11 tokens, linked with the C library of this machine. It
+# wants a C compiler.
+build-pkcs11:
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sallyport ./cmd/sallyport
+
 # The gateway at work on loopback, counted.
 demo:
 	CGO_ENABLED=0 $(GO) run ./cmd/sallyport demo
@@ -24,6 +29,7 @@ demo:
 # Everything but the time that fuzzing wants: `.ci/run` adds 30 s a target.
 test: deps lint
 	$(GO) test -v -race -timeout 30m ./...
+	CGO_ENABLED=0 $(GO) test -v ./internal/keeper/pkcs11
 
 # Fast tests only; peers that are missing are skipped.
 unit:
@@ -32,6 +38,7 @@ unit:
 lint:
 	@unformatted=$$(gofmt -l cmd internal test); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	$(GO) vet ./...
+	CGO_ENABLED=0 $(GO) vet ./internal/keeper/pkcs11 ./cmd/sallyport
 	$(GO) tool staticcheck ./...
 
 # Documents that are written from the code.
@@ -43,6 +50,8 @@ docs:
 bench: deps
 	$(GO) test -run '^$$' -bench RowLimit -benchtime 2s ./internal/store
 	$(GO) test -run '^$$' -bench Append ./internal/ledger
+	$(GO) test -run '^$$' -bench Issue -benchtime 36100x ./internal/keeper
+	$(GO) test -run '^$$' -bench Handshake -benchtime 20000x ./internal/keeper
 	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -run TestMillion ./internal/ledger
 	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -timeout 60m -run TestBench ./test
 

@@ -174,14 +174,18 @@ func TestWalls(t *testing.T) {
 	}
 }
 
-// TestDrivers keeps database drivers in store.
+// TestDrivers keeps database drivers in store, and PKCS#11 in its room.
 func TestDrivers(t *testing.T) {
 	driver := regexp.MustCompile(`modernc\.org/sqlite|jackc/pgx|pressly/goose`)
+	token := regexp.MustCompile(`(?i)crypto11|miekg/pkcs11`)
 	_, files := sources(t)
 	for _, s := range files {
 		for _, i := range s.file.Imports {
 			if driver.MatchString(i.Path.Value) && s.room != "internal/store" && s.room != "internal/testpeer" {
 				t.Errorf("%s imports %s: only store knows drivers", s.path, i.Path.Value)
+			}
+			if token.MatchString(i.Path.Value) && s.room != "internal/keeper/pkcs11" {
+				t.Errorf("%s imports %s: only keeper/pkcs11 knows tokens", s.path, i.Path.Value)
 			}
 		}
 	}

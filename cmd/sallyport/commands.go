@@ -33,6 +33,9 @@ type commands struct {
 	Stop       stopCmd       `cmd:"" help:"Stop switches: keep mail of a scope from leaving."`
 	Sender     senderCmd     `cmd:"" help:"The operator's own sender block and allow lists."`
 	Refusal    refusalCmd    `cmd:"" help:"What was refused in the SMTP dialogue."`
+	Ledger     ledgerCmd     `cmd:"" help:"Who did what: the ledger of a region, and whether it is whole."`
+	Operator   operatorCmd   `cmd:"" help:"Keys of the people who sign orders."`
+	Order      orderCmd      `cmd:"" help:"What only people can tell the keeper, over their own signatures."`
 	Import     importCmd     `cmd:"" help:"Take over another server's settings."`
 	Sim        simCmd        `cmd:"" help:"Simulate the systems of others, for trying out and for drills."`
 }

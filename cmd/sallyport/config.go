@@ -41,6 +41,13 @@ type config struct {
 	Delivery  deliveryConfig   `toml:"delivery,omitempty"`
 	Alarm     alarmConfig      `toml:"alarm,omitempty"`
 	Keepers   []keeperAt       `toml:"keeper,omitempty"`
+	ACME      acmeListener     `toml:"acme,omitempty"`
+}
+
+// acmeListener answers the challenges by which public CAs see that our names
+// are ours (RFC 8555 8.3).
+type acmeListener struct {
+	HTTP string `toml:"http,omitempty" comment:"Address, such as 0.0.0.0:80, that the names of identities lead to: <region>.<base_domain> and all below."`
 }
 
 type apiConfig struct {

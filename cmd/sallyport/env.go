@@ -95,15 +95,20 @@ func printAs[T any](e *env, raw json.RawMessage, text func(T) string) error {
 
 // list prints a listing: one JSON array of all pages, or a table.
 func list[T any](e *env, path string, query url.Values, head []string, row func(T) []string) error {
+	return listUpTo(e, path, query, 0, head, row)
+}
+
+// listUpTo is list of at most limit items, 0 for all.
+func listUpTo[T any](e *env, path string, query url.Values, limit int, head []string, row func(T) []string) error {
 	c, err := e.client()
 	if err != nil {
 		return err
 	}
 	if e.flags.JSON {
-		return e.listJSON(c, path, query)
+		return e.listJSON(c, path, query, limit)
 	}
 	t := newTable(head)
-	err = c.List(e.ctx, path, query, 0, func(raw json.RawMessage) error {
+	err = c.List(e.ctx, path, query, limit, func(raw json.RawMessage) error {
 		var v T
 		if err := unmarshal(raw, &v); err != nil {
 			return err
@@ -118,9 +123,9 @@ func list[T any](e *env, path string, query url.Values, head []string, row func(
 }
 
 // listJSON streams the array, so that a long listing needs no memory.
-func (e *env) listJSON(c *client.Client, path string, query url.Values) error {
+func (e *env) listJSON(c *client.Client, path string, query url.Values, limit int) error {
 	sep := "["
-	err := c.List(e.ctx, path, query, 0, func(raw json.RawMessage) error {
+	err := c.List(e.ctx, path, query, limit, func(raw json.RawMessage) error {
 		_, err := fmt.Fprintf(e.stdout, "%s\n  %s", sep, raw)
 		sep = ","
 		return err

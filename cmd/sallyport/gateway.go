@@ -55,6 +55,8 @@ type gateway struct {
 	stopRooms []func()   // ends the background work, last started first
 	running   sync.WaitGroup
 	closers   []func(context.Context) error // of what knows things in memory only
+
+	keepers keepers // what has the ledgers; nil: there is none
 }
 
 // startGateway opens, constructs in order, and runs. What was opened is closed
@@ -62,7 +64,7 @@ type gateway struct {
 func startGateway(ctx context.Context, dir string, cfg config, log *slog.Logger) (*gateway, error) {
 	g := &gateway{dir: dir, cfg: cfg, log: log, failed: make(chan error, 1)}
 	for _, step := range []func(context.Context) error{
-		g.openStore, g.openTenants, g.openCustody, g.openConnections, g.openRoad, g.openEdge, g.openOutbox, g.openAlarm, g.openAPI, g.listen,
+		g.openStore, g.openTenants, g.openCustody, g.openConnections, g.openRoad, g.openEdge, g.openOutbox, g.openAlarm, g.openAPI, g.openChallenges, g.listen,
 	} {
 		if err := step(ctx); err != nil {
 			g.close()

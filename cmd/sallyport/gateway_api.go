@@ -31,6 +31,7 @@ func (g *gateway) openAPI(ctx context.Context) error {
 		Hostname: g.cfg.hostname, SetCredential: g.connections.SetCredential,
 		Edge: g.edge.Stats, Store: g.storeStats, Regions: g.regionStats, Certificates: g.certificates,
 		Ready: g.store.Ping, Checks: g.checks(), Backup: g.store.Backup, Verify: g.verifyStore, Scratch: scratch,
+		Books:       booksOf(g.keepers, g.cfg.Regions),
 		OpenMetrics: !g.cfg.API.MetricsTokens, Version: version, Log: g.log, Now: time.Now,
 	})
 	g.http = api.NewServer(handler, g.log)

@@ -48,6 +48,7 @@ func (g *gateway) openCustody(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	g.keepers = c.Cells
 	g.closers = append(g.closers, func(context.Context) error { c.close(); return nil })
 	if err := g.moveServerPairs(); err != nil {
 		return err

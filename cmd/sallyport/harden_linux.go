@@ -118,7 +118,11 @@ func confinement(dir string, c keeperConfig) confines {
 	if d := os.Getenv("CREDENTIALS_DIRECTORY"); d != "" {
 		n.read = append(n.read, d)
 	}
-	if c.Keys.Driver == "pkcs11" {
+	if c.ACME != nil {
+		n.tcp = true
+		n.read = append(n.read, c.ACME.Roots, c.ACME.EABKeyFile)
+	}
+	if c.Keys.Module != "" {
 		n.reason = "the PKCS#11 module may need files and sockets of its own"
 	}
 	return n

@@ -123,6 +123,7 @@ func TestConfinement(t *testing.T) {
 		"transit":  func(c *keeperConfig) { c.KEK = kekConfig{Driver: "transit", TokenFile: "/t/token"} },
 		"witness":  func(c *keeperConfig) { c.Witnesses = []witnessConfig{{URL: "https://w"}} },
 		"listen":   func(c *keeperConfig) { c.Listen = &keeperListen{} },
+		"a CA":     func(c *keeperConfig) { c.ACME = &acmeConfig{Directory: "https://ca/dir"} },
 		"postgres": func(c *keeperConfig) { c.Store = "postgres://h/d" },
 		"old KEK":  func(c *keeperConfig) { c.KEKOld = []kekConfig{{Driver: "transit"}} },
 	} {
@@ -134,7 +135,7 @@ func TestConfinement(t *testing.T) {
 	}
 	for name, change := range map[string]func(*keeperConfig){
 		"KEK":  func(c *keeperConfig) { c.KEK.Driver = "pkcs11" },
-		"keys": func(c *keeperConfig) { c.Keys.Driver = "pkcs11" },
+		"keys": func(c *keeperConfig) { c.Keys.Module = "/usr/lib/module.so" },
 	} {
 		c := base
 		change(&c)

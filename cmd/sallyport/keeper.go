@@ -17,6 +17,7 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper"
+	"github.com/sallyport-mail/sallyport/internal/keeper/pkcs11"
 	"github.com/sallyport-mail/sallyport/internal/keeper/wire"
 	"github.com/sallyport-mail/sallyport/internal/ledger"
 	"github.com/sallyport-mail/sallyport/internal/store"
@@ -24,8 +25,9 @@ import (
 
 // keeperCmd is the keeper; init makes its folder.
 type keeperCmd struct {
-	Run  keeperRunCmd  `cmd:"" default:"withargs" help:"Run the keeper of one region; the word run may be left out. DIR is the keeper's own folder."`
-	Init keeperInitCmd `cmd:"" help:"Make the folder of a keeper."`
+	Run       keeperRunCmd       `cmd:"" default:"withargs" help:"Run the keeper of one region; the word run may be left out. DIR is the keeper's own folder."`
+	Init      keeperInitCmd      `cmd:"" help:"Make the folder of a keeper."`
+	CreateKEK keeperCreateKEKCmd `cmd:"" name:"create-kek" help:"Make the region's KEK in the PKCS#11 token that keeper.toml names."`
 }
 
 type keeperRunCmd struct {
@@ -97,6 +99,8 @@ type keeping struct {
 	server *wire.Server
 	failed chan error // the first thing that ended by itself
 
+	modules *pkcs11.Modules
+
 	endWork context.CancelFunc
 	running sync.WaitGroup
 	socket  *net.UnixListener
@@ -110,8 +114,8 @@ const keeperDrain = 10 * time.Second // for acts under way at a stop
 // closed again when a later step fails.
 func startKeeper(ctx context.Context, dir string, cfg keeperConfig, log *slog.Logger) (*keeping, error) {
 	harden(dir, cfg, log)
-	k := &keeping{cfg: cfg, log: log, failed: make(chan error, 1)}
-	c, err := cfg.keeper(dir, log)
+	k := &keeping{cfg: cfg, log: log, failed: make(chan error, 1), modules: &pkcs11.Modules{}}
+	c, err := cfg.keeper(dir, log, k.modules)
 	if err == nil {
 		err = k.open(ctx, dir, c)
 	}
@@ -127,20 +131,20 @@ func startKeeper(ctx context.Context, dir string, cfg keeperConfig, log *slog.Lo
 }
 
 // keeper makes the room's settings out of the file's: KEKs are opened here.
-func (c keeperConfig) keeper(dir string, log *slog.Logger) (keeper.Config, error) {
+func (c keeperConfig) keeper(dir string, log *slog.Logger, modules *pkcs11.Modules) (keeper.Config, error) {
 	out := keeper.Config{
 		Dir: dir, Region: c.Region, Base: c.BaseDomain, Hosts: c.Hosts, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour,
 		Limit: c.BreakerLimit, Pool: c.Pool, Log: log, Now: time.Now,
 	}
 	for _, one := range append([]kekConfig{c.KEK}, c.KEKOld...) {
-		k, err := openKEK(c.Region, one)
+		k, err := openKEK(c.Region, one, modules)
 		if err != nil {
 			return out, err
 		}
 		out.KEKs = append(out.KEKs, k)
 	}
 	var err error
-	if out.Driver, out.Drivers, err = openDriver(c.Keys); err != nil {
+	if out.Driver, out.Drivers, err = openDriver(c.Keys, modules); err != nil {
 		return out, err
 	}
 	if out.Operators, err = c.operators(); err != nil {
@@ -158,7 +162,12 @@ func (c keeperConfig) keeper(dir string, log *slog.Logger) (keeper.Config, error
 		}
 		out.Witnesses = append(out.Witnesses, one)
 	}
-	out.MoreWitnesses = func(origin string, keys []string) ([]ledger.Witness, error) { return fileWitnesses(files, origin, keys) }
+	if c.ACME != nil {
+		c.ACME.issue(&out)
+	}
+	out.MoreWitnesses = func(origin string, keys []string) ([]ledger.Witness, error) {
+		return fileWitnesses(files, origin, keys)
+	}
 	return out, nil
 }
 
@@ -282,6 +291,7 @@ func (k *keeping) close() error {
 	if k.tcp != nil {
 		k.tcp.Close()
 	}
+	defer k.modules.Close()
 	if k.db == nil {
 		return nil
 	}

@@ -44,6 +44,7 @@ type keeperConfig struct {
 	Keys      keysConfig       `toml:"keys,omitempty"`
 	Operators []operatorConfig `toml:"operator,omitempty"`
 	Witnesses []witnessConfig  `toml:"witness,omitempty"`
+	ACME      *acmeConfig      `toml:"acme,omitempty"`
 
 	RetentionDays int `toml:"retention_days,omitempty" comment:"Of the texts of ledger entries; 0 is for ever."`
 	BreakerLimit  int `toml:"breaker_limit,omitempty" comment:"Openings of credentials a minute."`
@@ -84,7 +85,7 @@ type kekConfig struct {
 	Module  string `toml:"module,omitempty"` // pkcs11
 	Token   string `toml:"token,omitempty"`
 	PINFile string `toml:"pin_file,omitempty"`
-	Label   string `toml:"label,omitempty"`
+	Label   string `toml:"label,omitempty" comment:"Of the key; sallyport-kek-<region> without."`
 }
 
 // keysConfig says where new keys are made.
@@ -95,9 +96,19 @@ type keysConfig struct {
 	PINFile string `toml:"pin_file,omitempty"`
 }
 
+// acmeConfig is an account at a public CA (RFC 8555).
+type acmeConfig struct {
+	Directory  string `toml:"directory" comment:"https URL of the CA's directory."`
+	Roots      string `toml:"roots,omitempty" comment:"PEM file of the roots of the directory's own certificate; the system's without."`
+	Contact    string `toml:"contact,omitempty" comment:"Mail address that the CA may write to."`
+	Profile    string `toml:"profile,omitempty"`
+	EABID      string `toml:"eab_id,omitempty" comment:"External account binding, where the CA wants one."`
+	EABKeyFile string `toml:"eab_key_file,omitempty" comment:"File with its key, base64url."`
+}
+
 type operatorConfig struct {
 	Name string `toml:"name"`
-	Key  string `toml:"key" comment:"The line that operator key generation printed."`
+	Key  string `toml:"key" comment:"The line that sallyport operator new printed."`
 }
 
 type witnessConfig struct {
@@ -157,6 +168,9 @@ func (c keeperConfig) check() error {
 	if c.RetentionDays < 0 || c.BreakerLimit < 0 || c.Pool < 0 {
 		return errors.New("retention_days, breaker_limit and pool are not negative")
 	}
+	if a := c.ACME; a != nil && (a.Directory == "" || (a.EABID == "") != (a.EABKeyFile == "")) {
+		return errors.New("[acme] needs directory, and eab_id and eab_key_file together or neither")
+	}
 	if len(c.Grants) == 0 {
 		return errors.New("there is no [[grant]]: nobody may ask this keeper for anything")
 	}
@@ -184,7 +198,12 @@ func (c keeperConfig) checkPeople() error {
 		}
 	}
 	switch c.Keys.Driver {
-	case "", "software", "pkcs11":
+	case "", "software":
+		return nil
+	case "pkcs11":
+		if k := c.Keys; k.Module == "" || k.Token == "" || k.PINFile == "" {
+			return errors.New("[keys] of the driver pkcs11 needs module, token (its label) and pin_file")
+		}
 		return nil
 	}
 	return fmt.Errorf("[keys] driver %q is neither software nor pkcs11", c.Keys.Driver)
@@ -201,8 +220,8 @@ func (k kekConfig) check() error {
 			return errors.New("a KEK of the driver transit needs address, key and token_file")
 		}
 	case "pkcs11":
-		if k.Module == "" || k.Label == "" {
-			return errors.New("a KEK of the driver pkcs11 needs module and label")
+		if k.Module == "" || k.Token == "" || k.PINFile == "" {
+			return errors.New("a KEK of the driver pkcs11 needs module, token (its label) and pin_file")
 		}
 	default:
 		return fmt.Errorf("KEK driver %q is none of file, transit, pkcs11", k.Driver)
@@ -255,6 +274,9 @@ func (c *keeperConfig) place(dir string) {
 	paths := []*string{&c.Socket, &c.Keys.PINFile}
 	if c.Listen != nil {
 		paths = append(paths, &c.Listen.Certificate, &c.Listen.Key, &c.Listen.ClientCA)
+	}
+	if c.ACME != nil {
+		paths = append(paths, &c.ACME.Roots, &c.ACME.EABKeyFile)
 	}
 	keks := []*kekConfig{&c.KEK}
 	for i := range c.KEKOld {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
+	"github.com/sallyport-mail/sallyport/internal/keeper/pkcs11"
 )
 
 const goodKeeper = `region = "us"
@@ -77,11 +78,11 @@ func TestKeeperFolder(t *testing.T) {
 	if c.Socket != dir+"/keeper.sock" || c.KEK.File != dir+"/kek.json" || c.KEK.PassphraseFile != dir+"/kek.passphrase" || c.KEK.CA != "" {
 		t.Errorf("%+v", c)
 	}
-	kek, err := openKEK("us", c.KEK)
+	kek, err := openKEK("us", c.KEK, &pkcs11.Modules{})
 	if err != nil || !kek.Describe().OnHost {
 		t.Errorf("%v, %v", kek, err)
 	}
-	if _, err := openKEK("uk", c.KEK); err == nil {
+	if _, err := openKEK("uk", c.KEK, &pkcs11.Modules{}); err == nil {
 		t.Error("the KEK of another region was opened")
 	}
 	if err := writeKeeperFolder(dir, newKeeperConfig("us", "gw.test", nil, nil)); err == nil {

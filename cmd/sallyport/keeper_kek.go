@@ -7,11 +7,12 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/keys"
+	"github.com/sallyport-mail/sallyport/internal/keeper/pkcs11"
 	"github.com/sallyport-mail/sallyport/internal/keeper/seal"
 )
 
 // openKEK opens one KEK of a region.
-func openKEK(region string, c kekConfig) (seal.KEK, error) {
+func openKEK(region string, c kekConfig, modules *pkcs11.Modules) (seal.KEK, error) {
 	switch c.Driver {
 	case "file":
 		return openKEKFile(region, c)
@@ -20,22 +21,31 @@ func openKEK(region string, c kekConfig) (seal.KEK, error) {
 			Address: c.Address, Mount: c.Mount, Key: c.Key, Namespace: c.Namespace, TokenFile: c.TokenFile, CAFile: c.CA,
 		})
 	}
-	return nil, withoutToken()
+	return modules.OpenKEK(region, c.token())
+}
+
+func (c kekConfig) token() pkcs11.Config {
+	return pkcs11.Config{Module: c.Module, Token: c.Token, PINFile: c.PINFile, KeyLabel: c.Label}
 }
 
 // openDriver is where new keys are made, and every driver by its name, for
-// keys that were made by others.
-func openDriver(c keysConfig) (keys.Driver, map[string]keys.Driver, error) {
-	if c.Driver == "pkcs11" {
-		return nil, nil, withoutToken()
+// keys that were made by others. Where a token is set, keys are loaded from it
+// also when new ones are made in software.
+func openDriver(c keysConfig, modules *pkcs11.Modules) (keys.Driver, map[string]keys.Driver, error) {
+	var driver keys.Driver = keys.Software{}
+	all := map[string]keys.Driver{"software": driver}
+	if c.Module == "" {
+		return driver, all, nil
 	}
-	return keys.Software{}, map[string]keys.Driver{"software": keys.Software{}}, nil
-}
-
-// withoutToken is the answer of a binary that has no PKCS#11.
-func withoutToken() error {
-	return fault.New(fault.Invalid, "", "this binary speaks no PKCS#11").
-		WithHint("Use one that was built with it, or another driver.")
+	token, err := modules.OpenDriver(pkcs11.Config{Module: c.Module, Token: c.Token, PINFile: c.PINFile})
+	if err != nil {
+		return nil, nil, err
+	}
+	all["pkcs11"] = token
+	if c.Driver == "pkcs11" {
+		driver = token
+	}
+	return driver, all, nil
 }
 
 func openKEKFile(region string, c kekConfig) (seal.KEK, error) {

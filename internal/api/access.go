@@ -96,6 +96,13 @@ func needs() map[string]need {
 		"GET /v1/doctor":  needWatcher,
 		"POST /v1/backup": needOperator,
 		"POST /v1/verify": needOperator,
+
+		"GET /v1/ledger":                       needWatcher,
+		"GET /v1/ledger/entries":               needReader,
+		"GET /v1/ledger/entries/{index}":       needReader,
+		"GET /v1/ledger/entries/{index}/proof": needReader,
+		"GET /v1/ledger/export":                needWatcher,
+		"POST /v1/orders":                      needOperator,
 	}
 }
 

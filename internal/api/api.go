@@ -36,6 +36,9 @@ type Config struct {
 	// here keeps it.
 	SetCredential func(ctx context.Context, actor tenant.Actor, tenant, connection, user, secret string) error
 
+	// Books are the ledgers of the regions; nil where there is no keeper.
+	Books Books
+
 	Edge         func() edge.Stats
 	Store        func() StoreStats
 	Regions      func() []RegionStats

@@ -75,8 +75,11 @@ func instant(t time.Time) *time.Time {
 	return &t
 }
 
-// since reads a moment: RFC 3339, or how long ago ("24h").
-func since(s string, now time.Time) (time.Time, error) {
+// since reads the moment that a search begins at.
+func since(s string, now time.Time) (time.Time, error) { return moment("since", s, now) }
+
+// moment reads a time of a query: RFC 3339, or how long ago ("24h").
+func moment(name, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
@@ -85,7 +88,7 @@ func since(s string, now time.Time) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
-		return time.Time{}, fault.New(fault.Invalid, "api", "since is no time: "+quoted(s)).
+		return time.Time{}, fault.New(fault.Invalid, "api", name+" is no time: "+quoted(s)).
 			WithHint("Write 2026-01-31T12:00:00Z, or how long ago as 24h.")
 	}
 	return t, nil

@@ -25,7 +25,7 @@ func (s *server) register(mux *http.ServeMux) []byte {
 	r.api.UseMiddleware(s.gate)
 	for _, subject := range []func(*router){
 		health, tenants, domains, recipients, connections, credentials, tokens,
-		messages, queued, bulk, held, destinations, stops, lists, status, backup,
+		messages, queued, bulk, held, destinations, stops, lists, status, backup, books,
 	} {
 		subject(r)
 	}
@@ -90,8 +90,11 @@ func upTo(bytes int64, callers int) option {
 }
 
 // alone runs once at a time.
-func alone() option {
-	t := newTurn(1)
+func alone() option { return atOnce(1) }
+
+// atOnce runs for so many callers at a time.
+func atOnce(callers int) option {
+	t := newTurn(callers)
 	return func(r *rule, _ *huma.Operation) { r.running = t }
 }
 

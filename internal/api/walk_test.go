@@ -1,11 +1,14 @@
 package api_test
 
 import (
+	"fmt"
 	"slices"
 	"sort"
 	"strings"
 	"testing"
 
+	"github.com/sallyport-mail/sallyport/internal/api"
+	"github.com/sallyport-mail/sallyport/internal/ledger"
 	"github.com/sallyport-mail/sallyport/internal/queue"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
 )
@@ -25,10 +28,12 @@ type object = map[string]any
 type world struct {
 	*rig
 	message, item, token string
+	entry                string // index in the ledger
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{rig: newRig(t)}
+	books := newShelf(t, "us")
+	w := &world{rig: newRig(t, func(c *api.Config) { c.Books = books })}
 	w.tenant("acme")
 	w.tenant("bolt")
 	w.message, w.item = w.put("acme", queue.Held)
@@ -40,6 +45,8 @@ func newWorld(t *testing.T) *world {
 	tok, _, err := w.tenants.AddToken(t.Context(), "system", tenant.Token{Role: tenant.Read, Tenant: "acme"})
 	must(t, err)
 	w.token = tok.ID
+	books.enter(t, "us", slices.Repeat([]ledger.Entry{of("bolt")}, 970)...) // so that the index is like nothing else
+	w.entry = fmt.Sprint(books.enter(t, "us", of("acme")))
 	must(t, w.queue.SetStop(t.Context(), queue.Stop{Scope: "tenant", Value: "acme", Reason: "acme is loud"}))
 	return w
 }
@@ -49,7 +56,7 @@ func (w *world) targets() map[string]target {
 	const t = "/v1/tenants/{tenant}"
 	acme := []string{"acme"}
 	domain, box, user, ann := []string{"acme", "acme.test"}, []string{"acme", "acme-mailbox"}, []string{"acme", "acme-printer"}, []string{"acme", "ann@acme.test"}
-	message, item := []string{w.message}, []string{w.item}
+	message, item, entry := []string{w.message}, []string{w.item}, []string{w.entry}
 	act := object{"tenant": "acme", "state": "held"}
 	return map[string]target{
 		"GET /healthz":                                {},
@@ -109,6 +116,12 @@ func (w *world) targets() map[string]target {
 		"GET /v1/doctor":                              {},
 		"POST /v1/backup":                             {},
 		"POST /v1/verify":                             {},
+		"GET /v1/ledger":                              {},
+		"GET /v1/ledger/entries":                      {query: "?tenant=acme"},
+		"GET /v1/ledger/entries/{index}":              {params: entry},
+		"GET /v1/ledger/entries/{index}/proof":        {params: entry},
+		"GET /v1/ledger/export":                       {},
+		"POST /v1/orders":                             {body: object{"region": "us", "order": object{}}},
 	}
 }
 
@@ -221,7 +234,7 @@ func TestForeignIsMissing(t *testing.T) {
 	w := newWorld(t)
 	token := w.rig.token(tenant.Admin, "bolt")
 	const nobody = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
-	names := strings.NewReplacer(w.message, nobody, w.item, nobody, w.token, nobody, "acme", "nobody")
+	names := strings.NewReplacer(w.entry, w.entry+"1", w.message, nobody, w.item, nobody, w.token, nobody, "acme", "nobody")
 	for _, r := range w.routes() {
 		a := w.call(r.method, r.path, token, r.body)
 		b := w.call(r.method, names.Replace(r.path), token, renamed(r.body, names))
@@ -264,7 +277,7 @@ func TestRightHand(t *testing.T) {
 			operators := []string{
 				"GET /metrics", "POST /v1/tenants", "DELETE /v1/tenants/{tenant}", "POST /v1/tenants/{tenant}/domains",
 				"DELETE /v1/tenants/{tenant}/domains/{domain}", "GET /v1/lists", "PUT /v1/lists", "GET /v1/status", "GET /v1/doctor",
-				"POST /v1/backup", "POST /v1/verify",
+				"POST /v1/backup", "POST /v1/verify", "GET /v1/ledger", "GET /v1/ledger/export", "POST /v1/orders",
 			}
 			for _, r := range w.routes() {
 				a := w.call(r.method, r.path, token, r.body)

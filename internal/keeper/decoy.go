@@ -141,7 +141,7 @@ func (k *Keeper) plantIdentity(ctx context.Context, p wire.Peer, about act.Conte
 	about.Purpose = string(sign.TLSClient)
 	w := wish{id: ulid.Make().String(), seat: seat{about.Tenant, about.Connection, about.Purpose}, epoch: 1, decoy: true}
 	r, err := carryOut(ctx, k, task{peer: p, name: act.IssueIdentity, about: about, subject: w.id}, func(ctx context.Context) (*identity, error) {
-		return k.issue(ctx, w)
+		return k.issue(ctx, w, &k.authority)
 	})
 	if err != nil {
 		return act.Ordered{}, err

@@ -21,7 +21,7 @@ func TestWrongFits(t *testing.T) {
 	if err := r.shake(t, of("acme", ofClient), active.SHA256); err != nil {
 		t.Fatal(err)
 	}
-	decoy, err := r.issue(t.Context(), wish{id: "01DECOY", seat: seat{"other", "mailbox", ofClient}, decoy: true})
+	decoy, err := r.issue(t.Context(), wish{id: "01DECOY", seat: seat{"other", "mailbox", ofClient}, decoy: true}, &r.authority)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -274,6 +274,38 @@ func TestImportRefuses(t *testing.T) {
 	}
 }
 
+// A host whose key was seen shows another certificate at once, and the old one
+// signs no more.
+func TestCompromisedHost(t *testing.T) {
+	r := newRig(t)
+	gate := r.remote(t)
+	for range 2 {
+		old := r.shownBy(t, mx)
+		all, err := gate.ListIdentities(t.Context(), "", mx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one := all[len(all)-1]
+		if one.SHA256 != sumOf(old.Raw) {
+			t.Fatalf("%+v", one)
+		}
+		if got, err := gate.MoveIdentity(t.Context(), one, act.Compromised); err != nil || got.State != act.Compromised || got.Tenant != "" {
+			t.Fatalf("%+v %v", got, err)
+		}
+		if next := r.shownBy(t, mx); next.Equal(old) {
+			t.Error("the same is shown")
+		}
+		_, err = r.HandshakeAsHost(t.Context(), someone(), act.HostHandshake{Context: act.Context{Region: "us", Purpose: "smtp-server", Trace: "t"},
+			Host: mx, Identity: one.SHA256, Scheme: 0x0403, Transcript: make([]byte, 32)})
+		if !fault.Is(err, fault.Denied) {
+			t.Errorf("%v", err)
+		}
+	}
+	if _, err := r.MoveIdentity(t.Context(), someone(), act.Move{Context: act.Context{Region: "us", Connection: "", Purpose: "smtp-server", Trace: "t"}, Identity: "x", To: act.Retired}); !fault.Is(err, fault.Missing) {
+		t.Errorf("%v", err)
+	}
+}
+
 // When the newest has ended and the one before has not, that one is shown.
 func TestNewestUnended(t *testing.T) {
 	at := &clock{now: time.Now()}

@@ -38,9 +38,29 @@ func (p plan) subject() string {
 	return s
 }
 
-// MoveIdentity brings an identity into another state.
+// MoveIdentity brings an identity into another state. Without a tenant it is of
+// one of our host names, which is given another one at once when it loses its
+// active one.
 func (k *Keeper) MoveIdentity(ctx context.Context, p wire.Peer, q act.Move) (act.Identity, error) {
-	defer k.places.lock(q.Tenant, q.Connection)()
+	got, err := k.moveIdentity(ctx, p, q)
+	if err == nil && q.Tenant == "" && k.isHost(q.Connection) {
+		if e := k.tendHost(ctx, q.Connection); e != nil {
+			k.c.Log.Warn("keeper: a host was not given another certificate", "host", q.Connection, "error", e)
+		}
+	}
+	return got, err
+}
+
+// tenantOf is whose a request's rows are.
+func tenantOf(c act.Context) string {
+	if c.Tenant == "" {
+		return hostsTenant
+	}
+	return c.Tenant
+}
+
+func (k *Keeper) moveIdentity(ctx context.Context, p wire.Peer, q act.Move) (act.Identity, error) {
+	defer k.places.lock(tenantOf(q.Context), q.Connection)()
 	plan, planErr := k.planMove(ctx, q)
 	subject := plan.subject()
 	if planErr != nil {
@@ -70,7 +90,7 @@ func (k *Keeper) planMove(ctx context.Context, q act.Move) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if !r.of(q.Tenant, q.Connection, q.Purpose) {
+	if !r.of(tenantOf(q.Context), q.Connection, q.Purpose) {
 		return plan{}, fault.New(fault.Denied, "keeper.Move", "the identity is not of this connection and purpose").
 			WithHint("Ask for an identity of the connection itself; if nobody did this by mistake, treat the gateway as taken over.")
 	}

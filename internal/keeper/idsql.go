@@ -18,7 +18,10 @@ const (
 		WHERE tenant = $1 AND connection = $2 AND purpose = $3 ORDER BY epoch, id`
 	selectConnection store.KeeperSQL = `SELECT ` + identityColumns + ` FROM keeper_identity
 		WHERE tenant = $1 AND connection = $2 AND state <> 'retired' AND state <> 'compromised' ORDER BY purpose, epoch, id`
-	selectWanted store.KeeperSQL = `SELECT ` + identityColumns + ` FROM keeper_identity WHERE state = 'wanted' AND created_at < $1 ORDER BY id`
+	selectEnded store.KeeperSQL = `SELECT ` + identityColumns + ` FROM keeper_identity
+		WHERE (state = 'retired' OR state = 'compromised') AND changed_at < $1 AND id > $2 AND length(handle) > 0 ORDER BY id LIMIT $3`
+	updateDestroyed store.KeeperSQL = `UPDATE keeper_identity SET handle = $1 WHERE id = $2`
+	selectWanted    store.KeeperSQL = `SELECT ` + identityColumns + ` FROM keeper_identity WHERE state = 'wanted' AND created_at < $1 ORDER BY id`
 
 	// Pages go by the index of places. The first five are the place after
 	// which a page begins.

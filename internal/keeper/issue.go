@@ -35,6 +35,8 @@ type Request struct {
 	Purpose string // smtp-client, entra-app
 	Key     crypto.Signer
 	Life    time.Duration // 0: the issuer's usual
+	// Replaces is the certificate that this one renews, DER; nil for none.
+	Replaces []byte
 }
 
 // Advisor is an issuer that advises when to renew (RFC 9773).
@@ -70,7 +72,15 @@ func (k *Keeper) IssueIdentity(ctx context.Context, p wire.Peer, q act.Issue) (a
 		if err := ours(q.Context); err != nil {
 			return act.Identity{}, err
 		}
-		r, err := k.issue(ctx, w)
+		by, err := k.issuer(w.issuer)
+		if err != nil {
+			return act.Identity{}, err
+		}
+		make := k.request
+		if by == Issuer(&k.authority) {
+			make = k.issue
+		}
+		r, err := make(ctx, w, by)
 		if err != nil {
 			return act.Identity{}, err
 		}
@@ -80,11 +90,7 @@ func (k *Keeper) IssueIdentity(ctx context.Context, p wire.Peer, q act.Issue) (a
 
 // issue makes an identity: the row is there as wanted before the key is used,
 // and issued with its chain after, so that a crash between is seen.
-func (k *Keeper) issue(ctx context.Context, w wish) (*identity, error) {
-	by, err := k.issuer(w.issuer)
-	if err != nil {
-		return nil, err
-	}
+func (k *Keeper) issue(ctx context.Context, w wish, by Issuer) (*identity, error) {
 	if w.life < 0 || w.life > 366*24*time.Hour {
 		return nil, fault.New(fault.Invalid, "keeper.Issue", "the life of a certificate is 0 for the usual, or at most a year").WithHint("Leave it out.")
 	}
@@ -340,6 +346,7 @@ func parseName(name, region, base string) (sign.Name, error) {
 func (k *Keeper) initIdentities() {
 	k.signers.init()
 	k.places.init()
+	k.awaited.init()
 	k.authority.k = k
 }
 

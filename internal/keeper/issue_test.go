@@ -1,11 +1,15 @@
 package keeper
 
 import (
+	"bytes"
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -176,24 +180,47 @@ func TestLeftWanted(t *testing.T) {
 
 // fakeIssuer signs with the builtin CA, or fails; it advises.
 type fakeIssuer struct {
-	*authority
-	fail  error
-	other bool // gives a certificate of another key
 	at    time.Time
+	calls atomic.Int64
+
+	mu        sync.Mutex
+	authority *authority
+	fail      error
+	other     bool // gives a certificate of another key
+	replaces  []byte
+}
+
+func (f *fakeIssuer) set(fail error, other bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail, f.other = fail, other
+}
+
+func (f *fakeIssuer) replaced() []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.replaces
 }
 
 func (f *fakeIssuer) Name() string { return "acme" }
 
 func (f *fakeIssuer) Issue(ctx context.Context, r Request) ([][]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls.Add(1)
+	f.replaces = r.Replaces
 	if f.fail != nil {
 		return nil, f.fail
+	}
+	if f.authority == nil {
+		return nil, fault.New(fault.Later, "acme", "not yet")
 	}
 	// As an ACME client does, the key signs the request.
 	if _, err := x509.CreateCertificateRequest(nil, &x509.CertificateRequest{DNSNames: []string{r.Name}}, r.Key); err != nil {
 		return nil, err
 	}
 	if f.other {
-		r.Key = f.k.authority.online.Key.Signer
+		r.Key = f.authority.online.Key.Signer
 	}
 	return f.authority.Issue(ctx, r)
 }
@@ -202,7 +229,16 @@ func (f *fakeIssuer) Advice(_ context.Context, chain [][]byte) (time.Time, strin
 	if len(chain) != 2 {
 		return time.Time{}, "", errors.New("no chain")
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f.at, "the CA had an incident", f.fail
+}
+
+// reached waits until an identity is in a state.
+func (r *rig) reached(t testing.TB, id string, s act.IdentityState) act.Identity {
+	t.Helper()
+	until(t, "the identity is "+string(s), func() bool { return r.show(t, id).State == s })
+	return r.show(t, id)
 }
 
 func TestOtherIssuer(t *testing.T) {
@@ -210,36 +246,85 @@ func TestOtherIssuer(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Issuers = []Issuer{f} })
 	f.authority = &r.authority
 	r.boundAll(t, "acme")
-	ask := act.Issue{Context: of("acme", ofClient), Issuer: "acme"}
-	got, err := r.IssueIdentity(t.Context(), someone(), ask)
-	if err != nil || got.Issuer != "acme" || got.State != act.Issued {
-		t.Fatalf("%+v %v", got, err)
+	ask := func() act.Identity {
+		got, err := r.IssueIdentity(t.Context(), someone(), act.Issue{Context: of("acme", ofClient), Issuer: "acme"})
+		if err != nil || got.Issuer != "acme" || got.State != act.Wanted {
+			t.Fatalf("%+v %v", got, err)
+		}
+		return got
 	}
+	got := r.reached(t, ask().ID, act.Issued)
 	r.to(t, got, act.Active)
 	r.askAdvice(t.Context())
 	if got := r.show(t, got.ID); got.Announced == nil || !got.Announced.Equal(f.at) || got.Explanation == "" {
 		t.Errorf("%+v", got)
 	}
-	f.other = true
-	if _, err := r.IssueIdentity(t.Context(), someone(), ask); !fault.Is(err, fault.Later) {
-		t.Errorf("another key: %v", err)
+	f.set(nil, true) // another key: it may be the answer to another order, so it is asked again
+	id := ask().ID
+	until(t, "it was asked", func() bool { return f.calls.Load() >= 2 })
+	if got := r.show(t, id); got.State != act.Wanted {
+		t.Errorf("%+v", got)
 	}
-	f.fail = fault.New(fault.Later, "acme", "the CA is away")
+	f.set(fault.New(fault.Denied, "acme", "the name could not be validated"), false)
 	r.askAdvice(t.Context())
 	if got := r.show(t, got.ID); got.Announced == nil {
 		t.Errorf("no advice is no other advice: %+v", got)
 	}
-	if _, err := r.IssueIdentity(t.Context(), someone(), ask); err != f.fail {
-		t.Errorf("%v", err)
+	if got := r.reached(t, ask().ID, act.Retired); !strings.Contains(got.Explanation, "validated") {
+		t.Errorf("%+v", got)
 	}
-	all, err := r.list(t.Context(), act.IdentityQuery{Context: of("acme", "list")})
-	if err != nil || len(all.Identities) != 3 {
-		t.Fatalf("%+v %v", all, err)
+	until(t, "the alarm is raised", func() bool { return r.hasAlarm(alarmIssuer) })
+	f.set(nil, false)
+	r.tryAwaited(t.Context(), id, await{})
+	renewed := r.show(t, id)
+	if renewed.State != act.Issued || renewed.Name != got.Name || !bytes.Equal(f.replaced(), got.Chain[0]) {
+		t.Errorf("%+v", renewed)
 	}
-	for _, i := range all.Identities {
-		if i.ID != got.ID && (i.State != act.Retired || i.Explanation == "") {
-			t.Errorf("%+v", i)
+}
+
+// What an issuer was asked for is asked for again by the next process.
+func TestAwaitedAfterAStart(t *testing.T) {
+	f := &fakeIssuer{fail: fault.New(fault.Later, "acme", "the CA is away")}
+	set := func(c *Config) { c.Issuers = []Issuer{f} }
+	r := newRig(t, set)
+	f.authority = &r.authority
+	r.boundAll(t, "acme")
+	got, err := r.IssueIdentity(t.Context(), someone(), act.Issue{Context: of("acme", ofClient), Issuer: "acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it was asked", func() bool { return f.calls.Load() > 0 })
+	r.end()
+	f.set(nil, false)
+	again := &fakeIssuer{}
+	r = openRig(t, r.dir, r.kek, func(c *Config) {
+		c.Issuers = []Issuer{again}
+		c.MoreIssuers = func(account crypto.Signer) ([]Issuer, error) {
+			if account == nil {
+				t.Error("no account")
+			}
+			return nil, nil
 		}
+	})
+	again.mu.Lock()
+	again.authority = &r.authority
+	again.mu.Unlock()
+	r.tryAwaited(t.Context(), got.ID, await{}) // the first may have come before the line above
+	r.reached(t, got.ID, act.Issued)
+}
+
+// The key of the account stays the same.
+func TestAccountKey(t *testing.T) {
+	r := newRig(t)
+	one, err := r.account(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.end()
+	r = openRig(t, r.dir, r.kek)
+	two, err := r.account(t.Context())
+	if err != nil || !samePublic(one.Public(), two.Public()) {
+		t.Errorf("%v", err)
 	}
 }
 

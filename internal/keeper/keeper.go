@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"log/slog"
 	"sync"
@@ -32,6 +33,12 @@ type Config struct {
 	Driver keys.Driver
 	// Drivers load keys that were made by others, by name.
 	Drivers map[string]keys.Driver
+
+	// MoreIssuers makes those that need the key of an account at a public CA,
+	// which is the keeper's; nil: there are none.
+	MoreIssuers func(account crypto.Signer) ([]Issuer, error)
+	// Challenges answers ACME challenges, acme.Issuer's Challenge; nil for none.
+	Challenges func(token string) (keyAuthorization string, ok bool)
 
 	Operators []operator.Public
 	Witnesses []ledger.Witness
@@ -69,6 +76,7 @@ type Keeper struct {
 	signers   signers
 	places    places
 	authority authority
+	awaited   awaited
 	pool      *keys.Pool  // nil when there is none
 	warned    time.Time   // of runAuthority: when people were last told of what ends
 	holding   atomic.Bool // what is held was opened
@@ -143,7 +151,7 @@ func (k *Keeper) openHeld(ctx context.Context) error {
 	if k.mayAct() != nil {
 		return nil
 	}
-	for _, step := range []func(context.Context) error{k.openAuthority, k.openIdentities, k.openHosts, k.openPool} {
+	for _, step := range []func(context.Context) error{k.openAuthority, k.openIssuers, k.openIdentities, k.openHosts, k.openPool} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -164,7 +172,7 @@ func (k *Keeper) runHeld(ctx context.Context) {
 		}
 	}
 	var all sync.WaitGroup
-	for _, work := range []func(context.Context){k.runAuthority, k.runHosts, k.runPool, k.runAdvice} {
+	for _, work := range []func(context.Context){k.runAuthority, k.runHosts, k.runPool, k.runAdvice, k.runAwaited, k.runEnded} {
 		all.Go(func() { work(ctx) })
 	}
 	all.Wait()

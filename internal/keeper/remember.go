@@ -18,6 +18,7 @@ const (
 	rememberFrozen    = "frozen"
 	rememberRoot      = "root"     // certificate
 	rememberIssuer    = "issuer"   // sealed
+	rememberAccount   = "account"  // sealed: of ACME
 	rememberRestored  = "restored" // in a backup alone: when it was made
 )
 

@@ -23,6 +23,7 @@ const (
 	IssueIdentity     Name = "issue-identity"
 	MoveIdentity      Name = "move-identity"
 	ListIdentities    Name = "list-identities"
+	AcmeChallenge     Name = "acme-challenge"
 	OpenCredential    Name = "open-credential"
 	SetCredential     Name = "set-credential"
 	RemoveCredential  Name = "remove-credential"
@@ -251,6 +252,17 @@ type Move struct {
 	Context
 	Identity string        `json:"identity"` // id
 	To       IdentityState `json:"to"`
+}
+
+// Challenge asks what to answer to an ACME HTTP-01 challenge, RFC 8555 8.3.
+type Challenge struct {
+	Context
+	Token string `json:"token"`
+}
+
+// KeyAuthorization is the body of that answer. It is no secret.
+type KeyAuthorization struct {
+	KeyAuthorization string `json:"key_authorization"`
 }
 
 // NewCredential stores a secret.

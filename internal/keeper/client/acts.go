@@ -20,6 +20,7 @@ const (
 	purposeBinding  = "binding"
 	purposeList     = "list"
 	purposeLedger   = "ledger"
+	purposeAcme     = "acme"
 )
 
 // OpenCredential is of Credentials.
@@ -157,6 +158,13 @@ func (r *Remote) Identity(ctx context.Context, id string) (act.Identity, error) 
 		return act.Identity{}, fault.New(fault.Missing, "client.Identity", "there is no identity "+id).WithHint("Look at: identity list")
 	}
 	return got.Identities[0], nil
+}
+
+// AcmeChallenge is the body to answer an ACME HTTP-01 challenge with; missing
+// when no issuer of the keeper waits for that token.
+func (r *Remote) AcmeChallenge(ctx context.Context, token string) (string, error) {
+	got, err := ask[act.KeyAuthorization](ctx, r, act.AcmeChallenge, act.Challenge{Context: r.about(ctx, "", "", purposeAcme), Token: token})
+	return got.KeyAuthorization, err
 }
 
 // EnterEvents enters audit events of the gateway; one that is there already is

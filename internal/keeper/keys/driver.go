@@ -48,6 +48,13 @@ type Driver interface {
 	Load(ctx context.Context, s Sealer, p seal.Place, handle []byte) (crypto.Signer, error)
 }
 
+// Remover is a driver whose keys lie elsewhere than in the handle: they are
+// destroyed there when an identity is retired. Of one that is not there any
+// more it says nothing.
+type Remover interface {
+	Remove(ctx context.Context, s Sealer, p seal.Place, handle []byte) error
+}
+
 // Software is the driver whose keys are sealed blobs.
 type Software struct{}
 

@@ -37,7 +37,7 @@ func (p Public) String() string {
 
 // ParsePublic reads such a line.
 func ParsePublic(line string) (Public, error) {
-	const hint = "Give the line that operator key generation printed."
+	const hint = "Give the line that `sallyport operator new` printed; `sallyport operator show FILE` prints it again."
 	if len(line) > maxText {
 		return Public{}, invalid("operator.ParsePublic", errors.New("the line is too long"), hint)
 	}

@@ -183,6 +183,20 @@ func Cosign(raw []byte, k *Key, agree func(Order) bool) ([]byte, error) {
 	return json.Marshal(s)
 }
 
+// Look tells what an order says and the ids of the keys that are said to have
+// signed it. Nothing is verified: it is for showing an order, not for obeying it.
+func Look(raw []byte) (Order, []string, error) {
+	s, o, err := parse(raw)
+	if err != nil {
+		return Order{}, nil, invalid("operator.Look", err, "Give the file that `sallyport order make` wrote.")
+	}
+	keys := make([]string, len(s.Signatures))
+	for i, g := range s.Signatures {
+		keys[i] = g.Key
+	}
+	return o, keys, nil
+}
+
 // Read tells what a signed order says. No signature is verified: it is nothing
 // to act upon.
 func Read(raw []byte) (Order, error) {

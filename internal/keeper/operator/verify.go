@@ -71,7 +71,7 @@ func NewVerifier(c Config) (*Verifier, error) {
 	for _, p := range c.Operators {
 		if len(p.Key) != ed25519.PublicKeySize || !isName(p.Name) || seen[p.ID()] {
 			return nil, fault.New(fault.Invalid, op, "an operator's key is damaged or stands there twice").
-				WithHint("List each key once, as operator key generation printed it.")
+				WithHint("List each key once, as `sallyport operator new` printed it.")
 		}
 		seen[p.ID()] = true
 	}
@@ -133,8 +133,14 @@ func (v *Verifier) Verify(ctx context.Context, raw []byte) (Verified, error) {
 }
 
 // need is how many people the order wants.
-func (v *Verifier) need(op string, o Order) (int, error) {
-	r, ok := v.c.Rules[o.Act]
+func (v *Verifier) need(op string, o Order) (int, error) { return need(op, v.c.Rules, o) }
+
+// Need is how many people have to sign an order by the rules of the house;
+// kind denied for one that no number of them could give.
+func Need(o Order) (int, error) { return need("operator.Need", Rules(), o) }
+
+func need(op string, rules map[string]Rule, o Order) (int, error) {
+	r, ok := rules[o.Act]
 	if !ok || r.Signers < 1 {
 		return 0, denied(op, "nobody may order "+strconv.Quote(o.Act), "Look at the list of orders in docs/keys.md.")
 	}

@@ -60,7 +60,8 @@ func (k Key) may(op string, use Use) error {
 func (k Key) digest(op string, message []byte, opts crypto.SignerOpts) ([]byte, error) {
 	sum := sha256.Sum256(message)
 	sig, err := k.Signer.Sign(rand.Reader, sum[:], opts)
-	return sig, fault.Wrap(fault.Internal, op, err)
+	// A driver says whether it is away.
+	return sig, fault.Wrap(fault.KindOf(err), op, err)
 }
 
 // pss are the parameters of rsa_pss_rsae_sha256 (RFC 8446 4.2.3) and of PS256

@@ -23,6 +23,9 @@ type Acts interface {
 	IssueIdentity(context.Context, Peer, act.Issue) (act.Identity, error)
 	MoveIdentity(context.Context, Peer, act.Move) (act.Identity, error)
 	ListIdentities(context.Context, Peer, act.IdentityQuery) (act.IdentityList, error)
+	// AcmeChallenge is the one that is not entered: anybody on the internet can
+	// have it asked, and what it answers is public.
+	AcmeChallenge(context.Context, Peer, act.Challenge) (act.KeyAuthorization, error)
 	OpenCredential(context.Context, Peer, act.Plain) (act.Credential, error)
 	SetCredential(context.Context, Peer, act.NewCredential) (act.Done, error)
 	RemoveCredential(context.Context, Peer, act.Plain) (act.Done, error)
@@ -68,8 +71,9 @@ func (s *Server) routes(a Acts) map[act.Name]route {
 		act.BindConnection:    {ofConnection, small, serve(a.BindConnection)},
 		act.ReleaseConnection: {ofConnection, small, serve(a.ReleaseConnection)},
 		act.IssueIdentity:     {ofConnection, small, serve(a.IssueIdentity)},
-		act.MoveIdentity:      {ofConnection, small, serve(a.MoveIdentity)},
+		act.MoveIdentity:      {ofAny, small, serve(a.MoveIdentity)},
 		act.ListIdentities:    {ofAny, small, serve(a.ListIdentities)},
+		act.AcmeChallenge:     {ofRegion, small, serve(a.AcmeChallenge)},
 		act.OpenCredential:    {ofConnection, small, serve(a.OpenCredential)},
 		act.SetCredential:     {ofConnection, small, serve(a.SetCredential)},
 		act.RemoveCredential:  {ofConnection, small, serve(a.RemoveCredential)},

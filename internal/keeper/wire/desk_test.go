@@ -178,6 +178,10 @@ func (d *desk) ListIdentities(_ context.Context, p wire.Peer, q act.IdentityQuer
 	return got, d.note(act.ListIdentities, p, q.Context)
 }
 
+func (d *desk) AcmeChallenge(_ context.Context, p wire.Peer, q act.Challenge) (act.KeyAuthorization, error) {
+	return act.KeyAuthorization{KeyAuthorization: q.Token + ".thumb"}, d.note(act.AcmeChallenge, p, q.Context)
+}
+
 func (d *desk) EnterEvents(_ context.Context, p wire.Peer, q act.Events) (act.Done, error) {
 	return act.Done{}, d.note(act.EnterEvents, p, q.Context)
 }

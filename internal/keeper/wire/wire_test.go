@@ -50,6 +50,11 @@ func walk(ctx context.Context, r *client.Remote) map[act.Name]error {
 	note(act.MoveIdentity, err)
 	_, err = r.Identity(ctx, "1")
 	note(act.ListIdentities, err)
+	answer, err := r.AcmeChallenge(ctx, "token")
+	if err == nil && answer != "token.thumb" {
+		err = errors.New("the answer is " + answer)
+	}
+	note(act.AcmeChallenge, err)
 	_, err = r.OpenCredential(ctx, client.Use{Tenant: "acme", Connection: "mailbox", Purpose: "smtp-auth", Trace: "t1"})
 	note(act.OpenCredential, err)
 	note(act.SetCredential, r.SetCredential(ctx, "acme", "mailbox", client.Credential{User: "u", Password: "p"}))

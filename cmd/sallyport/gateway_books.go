@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"slices"
+
+	"github.com/sallyport-mail/sallyport/internal/api"
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/act"
+	"github.com/sallyport-mail/sallyport/internal/keeper/client"
+)
+
+// keepers finds the keeper of a region.
+type keepers interface {
+	Region(region string) (*client.Remote, error)
+	Regions() []string
+}
+
+// books gives the API the ledgers that the keepers hold.
+type books struct {
+	keepers keepers
+	order   []string // of regions, as the settings have it
+}
+
+// booksOf is nil where there is no keeper.
+func booksOf(k keepers, regions []string) api.Books {
+	if k == nil {
+		return nil
+	}
+	return &books{keepers: k, order: regions}
+}
+
+// Regions are those of the settings that have a keeper, then any others.
+func (b *books) Regions() []string {
+	there := b.keepers.Regions()
+	var all []string
+	for _, r := range b.order {
+		if slices.Contains(there, r) {
+			all = append(all, r)
+		}
+	}
+	for _, r := range there {
+		if !slices.Contains(all, r) {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// searchStep is how many entries one request asks for: the keeper's answer has
+// an end, 1 MB, and an entry may have some KB.
+const searchStep = 200
+
+// Search asks until there are enough, or no more: an answer may be short for
+// its length.
+func (b *books) Search(ctx context.Context, region string, q api.BookQuery) ([]json.RawMessage, error) {
+	k, err := b.keepers.Region(region)
+	if err != nil {
+		return nil, err
+	}
+	var all []json.RawMessage
+	for len(all) < q.Limit {
+		some, err := k.SearchLedger(ctx, q.Tenant, q.Connection, act.Search{
+			Act: q.Act, Actor: q.Actor, Of: q.Trace, Since: q.Since, Until: q.Until, From: q.From, Limit: min(searchStep, q.Limit-len(all)),
+		})
+		if err != nil || len(some) == 0 {
+			return all, err
+		}
+		all = append(all, some...)
+		var last struct {
+			Index int64 `json:"index"`
+		}
+		if err := json.Unmarshal(some[len(some)-1], &last); err != nil || last.Index < q.From {
+			return nil, fault.New(fault.Internal, "books.Search", "the keeper's entries are not in the order of their indexes")
+		}
+		q.From = last.Index + 1
+	}
+	return all, nil
+}
+
+func (b *books) Entry(ctx context.Context, region string, index int64) (json.RawMessage, error) {
+	k, err := b.keepers.Region(region)
+	if err != nil {
+		return nil, err
+	}
+	return k.ShowEntry(ctx, index)
+}
+
+func (b *books) Proof(ctx context.Context, region string, index int64) (json.RawMessage, error) {
+	k, err := b.keepers.Region(region)
+	if err != nil {
+		return nil, err
+	}
+	return k.ProveEntry(ctx, index)
+}
+
+func (b *books) Export(ctx context.Context, region string, w io.Writer) error {
+	k, err := b.keepers.Region(region)
+	if err != nil {
+		return err
+	}
+	return k.ExportLedger(ctx, w)
+}
+
+func (b *books) Status(ctx context.Context, region string) (json.RawMessage, []string, error) {
+	k, err := b.keepers.Region(region)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := k.Status(ctx)
+	return s.Ledger, s.LedgerKeys, err
+}
+
+func (b *books) Order(ctx context.Context, region string, order []byte) (api.Ordered, error) {
+	k, err := b.keepers.Region(region)
+	if err != nil {
+		return api.Ordered{}, err
+	}
+	return giveOrder(ctx, k, order)
+}
+
+// giveOrder hands an order to a keeper.
+func giveOrder(ctx context.Context, k *client.Remote, order []byte) (api.Ordered, error) {
+	got, err := k.Order(ctx, order)
+	if err != nil {
+		return api.Ordered{}, err
+	}
+	a := api.Ordered{Text: &got.Text}
+	if got.Secret != "" {
+		a.Secret = &got.Secret
+	}
+	return a, nil
+}

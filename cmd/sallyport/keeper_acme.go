@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/base64"
+	"os"
+	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper"
+	"github.com/sallyport-mail/sallyport/internal/keeper/acme"
+)
+
+// issue makes the keeper ask a public CA too. The account's key is the
+// keeper's, so the issuer is made when that is open.
+func (a *acmeConfig) issue(c *keeper.Config) {
+	var issuer *acme.Issuer
+	log := c.Log
+	c.MoreIssuers = func(account crypto.Signer) ([]keeper.Issuer, error) {
+		settings, err := a.settings(account)
+		if err != nil {
+			return nil, err
+		}
+		settings.Log, settings.Now = log, time.Now
+		if issuer, err = acme.New(settings); err != nil {
+			return nil, err
+		}
+		return []keeper.Issuer{publicCA{issuer}}, nil
+	}
+	c.Challenges = func(token string) (string, bool) { return issuer.Challenge(token) }
+}
+
+func (a *acmeConfig) settings(account crypto.Signer) (acme.Config, error) {
+	c := acme.Config{Directory: a.Directory, Contact: a.Contact, Profile: a.Profile, Account: account}
+	var err error
+	if a.Roots != "" {
+		if c.Roots, err = os.ReadFile(a.Roots); err != nil {
+			return c, fault.Wrap(fault.Missing, "acme", err)
+		}
+	}
+	if a.EABID == "" {
+		return c, nil
+	}
+	raw, err := os.ReadFile(a.EABKeyFile)
+	if err != nil {
+		return c, fault.Wrap(fault.Missing, "acme", err)
+	}
+	key, err := base64.RawURLEncoding.DecodeString(string(bytes.TrimRight(raw, "=\r\n")))
+	if err != nil { // its text would quote the key
+		return c, fault.New(fault.Invalid, "acme", "the key of the external account binding is not base64url").
+			WithHint("Put it into " + a.EABKeyFile + " as the CA gave it.")
+	}
+	c.External = &acme.External{ID: a.EABID, Key: key}
+	return c, nil
+}
+
+// publicCA is an ACME account as the keeper knows issuers.
+type publicCA struct{ *acme.Issuer }
+
+// Issue is of keeper.Issuer.
+func (p publicCA) Issue(ctx context.Context, r keeper.Request) ([][]byte, error) {
+	return p.Issuer.Issue(ctx, r.Name, r.Key, r.Replaces)
+}
+
+// Advice is of keeper.Advisor.
+func (p publicCA) Advice(ctx context.Context, chain [][]byte) (time.Time, string, error) {
+	if len(chain) == 0 {
+		return time.Time{}, "", fault.New(fault.Missing, "acme", "there is no certificate to be advised on")
+	}
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return time.Time{}, "", fault.Wrap(fault.Internal, "acme", err)
+	}
+	return p.Issuer.Advice(ctx, leaf)
+}
