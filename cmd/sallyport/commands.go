@@ -25,6 +25,7 @@ type commands struct {
 	Domain     domainCmd     `cmd:"" help:"Domains of a tenant."`
 	Directory  directoryCmd  `cmd:"" help:"Recipients of a tenant."`
 	Connection connectionCmd `cmd:"" help:"Connections to a tenant's systems."`
+	Identity   identityCmd   `cmd:"" help:"Certificates by which partners know us; their keys never leave the keeper."`
 	Credential credentialCmd `cmd:"" help:"Passwords: of connections, and of users who submit mail."`
 	Token      tokenCmd      `cmd:"" help:"API tokens."`
 	Message    messageCmd    `cmd:"" help:"Where a message is, what happened, and why."`

@@ -13,6 +13,8 @@ type connectionCmd struct {
 	List    connectionList    `cmd:"" help:"List a tenant's connections."`
 	Show    connectionShow    `cmd:"" help:"Show a connection."`
 	Test    connectionTest    `cmd:"" help:"Send a real message to the real server and say what is wrong."`
+	Setup   connectionSetup   `cmd:"" help:"Set up the customer's side of a connection to Microsoft 365, or say how."`
+	Replace connectionReplace `cmd:"" help:"Replace a connection's identities by the next epoch while mail flows."`
 	Enable  connectionEnable  `cmd:"" help:"Deliver through it again."`
 	Disable connectionDisable `cmd:"" help:"Keep its mail in the queue."`
 	Remove  connectionRemove  `cmd:"" help:"Remove a connection."`
@@ -41,6 +43,7 @@ type connectionView struct {
 		LatencyMS *int64  `json:"latency_ms"`
 		Reason    *string `json:"reason"`
 	} `json:"health"`
+	Setup *setupView `json:"setup"`
 }
 
 func (c connectionView) to() string {
@@ -73,7 +76,7 @@ func (c connectionView) health() string {
 type connectionAdd struct {
 	Tenant      string   `arg:""`
 	Name        string   `arg:""`
-	Kind        string   `required:"" help:"What it speaks: smtp."`
+	Kind        string   `required:"" help:"What it speaks: smtp, or m365 for a customer's Microsoft 365."`
 	Direction   string   `help:"inbound (the tenant's mail is delivered there), outbound, or both." default:"inbound"`
 	Host        []string `help:"Host, or host:port:priority:weight; again for fail-over." placeholder:"H"`
 	Port        int      `help:"Port of the hosts that name none." default:"25"`
@@ -91,7 +94,30 @@ type connectionAdd struct {
 	Originator  []string `help:"X-OriginatorOrg by which the platform names this tenant." placeholder:"ORG"`
 	Domain      []string `help:"Domain that it serves, when a tenant has several." placeholder:"D"`
 	Concurrency int      `help:"Connections at a time." default:"20"`
-	IfAbsent    bool     `help:"Not an error when the same connection exists."`
+	Graph       string   `help:"m365: address of Graph, https://host[:port]; Microsoft's own otherwise." placeholder:"URL"`
+	Login       string   `help:"m365: address of Entra's login service; what belongs to Graph otherwise." placeholder:"URL"`
+	EntraTenant string   `help:"m365: id of the customer's Entra tenant." placeholder:"ID"`
+	AppID       string   `name:"app-id" help:"m365: client id of the customer's app registration for us; found by the administrator's token otherwise." placeholder:"ID"`
+	AppObject   string   `name:"app-object" help:"m365: object id of that app registration." placeholder:"ID"`
+	Connector   string   `help:"m365: name of the inbound connector; the only one that restricts to a certificate otherwise." placeholder:"NAME"`
+	adminToken
+	PrintSetup bool `help:"m365: change nothing at the customer's, and print what his administrator is to do there."`
+	IfAbsent   bool `help:"Not an error when the same connection exists."`
+}
+
+// adminToken is how the customer's administrator lets us set up his side.
+type adminToken struct {
+	AdminTokenFile   string `help:"m365: file with the token of the customer's administrator; it is kept in custody and never shown." placeholder:"FILE"`
+	Stdin            bool   `help:"m365: read that token from standard input."`
+	ForgetAdminToken bool   `help:"m365: use the token now and do not keep it."`
+}
+
+// read gives the token, "" for none.
+func (a adminToken) read(e *env) (string, error) {
+	if a.AdminTokenFile == "" && !a.Stdin {
+		return "", nil
+	}
+	return e.secret(a.Stdin, a.AdminTokenFile)
 }
 
 func (c *connectionAdd) Run(e *env) error {
@@ -104,7 +130,14 @@ func (c *connectionAdd) Run(e *env) error {
 		"tls": c.TLS, "server_name": c.ServerName, "pins": c.Pin, "auth": c.Auth, "user": c.User, "lmtp": c.LMTP,
 		"networks": c.Network, "client_cert_sha256": c.ClientCert, "platform": c.Platform, "originator": c.Originator,
 		"domains": c.Domain, "concurrency": c.Concurrency, "if_absent": c.IfAbsent,
+		"graph": c.Graph, "login": c.Login, "entra_tenant": c.EntraTenant, "app_id": c.AppID, "app_object": c.AppObject, "connector": c.Connector,
+		"forget_admin_token": c.ForgetAdminToken, "print_setup": c.PrintSetup,
 	}
+	token, err := c.read(e)
+	if err != nil {
+		return err
+	}
+	in["admin_token"] = token
 	if c.CA != "" {
 		pem, err := os.ReadFile(c.CA)
 		if err != nil {
@@ -119,6 +152,12 @@ func (c *connectionAdd) Run(e *env) error {
 		}
 		if len(c.ClientCert) > 0 {
 			next += "\nA client's certificate proves nothing when it has ended or is not for clients (clientAuth): doctor says so once it was held."
+		}
+		if v.TLS == "mutual" && v.Kind == "smtp" {
+			next = "next: have the partner accept our certificate: sallyport identity list --tenant " + v.Tenant + "\n" + next
+		}
+		if v.Setup != nil {
+			next = v.Setup.text() + next
 		}
 		return fmt.Sprintf("connection %s of %s added: %s to %s, TLS %s\n%s", v.Name, v.Tenant, v.Direction, v.to(), v.TLS, next)
 	})

@@ -101,7 +101,7 @@ func (g *gateway) openConnections(ctx context.Context) (err error) {
 	}
 	g.connections, err = connection.New(ctx, connection.Config{
 		DB: g.store.Control, Tenants: g.tenants, Resolver: g.resolver, Signers: g.custody, Credentials: g.custody,
-		Bind: g.bind, MXPort: g.cfg.DNS.MXPort, IsLocal: g.cfg.isOurs(), Hello: g.cfg.hostname(""), Dress: g.dress, Timeouts: g.cfg.Delivery.timeouts(),
+		Keepers: g.keeperOf, Flow: g.flow, MXPort: g.cfg.DNS.MXPort, IsLocal: g.cfg.isOurs(), Hello: g.cfg.hostname(""), Dress: g.dress, Timeouts: g.cfg.Delivery.timeouts(),
 		Log: g.log, Now: time.Now,
 	})
 	if err != nil {
@@ -172,6 +172,7 @@ func (g *gateway) listen(ctx context.Context) error {
 func (g *gateway) run() {
 	g.background("trace", g.trace.Run)
 	g.background("queue", g.queue.Run)
+	g.background("connections", g.connections.Run)
 	g.background("deliver", func(ctx context.Context) error { return g.deliverer.Run(ctx, drainTime/2) })
 	g.background("housekeeping", g.keepHouse)
 	g.background("outbox", g.outbox.Run)

@@ -57,6 +57,7 @@ func (g *gateway) figures(ctx context.Context) (alarm.Figures, error) {
 	for _, s := range g.keeperStates(ctx) {
 		f.Custody = append(f.Custody, s.figure())
 	}
+	f.Identities = g.connections.Late()
 	return f, err
 }
 

@@ -107,6 +107,7 @@ func (g *gateway) checks() []api.Check {
 		{Name: "egress", Run: g.checkEgress},
 		{Name: "custody", Run: g.checkCustody},
 		{Name: "keepers", Run: g.checkKeepers},
+		{Name: "identities", Run: g.checkIdentities},
 		{Name: "ledger", Run: g.checkLedger},
 		{Name: "audit events", Run: g.checkOutbox},
 		{Name: "api", Run: g.checkAPI},

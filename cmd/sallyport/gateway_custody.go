@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -168,36 +165,8 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// bind tells the keeper which partner a connection's secrets are for. It is
-// asked before each secret; a connection that is bound to the same partner
-// stays as it is.
-func (g *gateway) bind(ctx context.Context, c connection.Connection) error {
-	r, err := g.custody.For(c.Tenant)
-	if err != nil {
-		return err
-	}
-	return r.BindConnection(ctx, c.Tenant, c.Name, bindingOf(c))
-}
-
-// bindingOf is a connection's partner. One that delivers to MX hosts is bound
-// to the domain whose MX they are.
-func bindingOf(c connection.Connection) act.Binding {
-	b := act.Binding{Host: c.Host, Port: uint16(c.Port), ServerName: c.ServerName}
-	if b.Host == "" {
-		b.Host = "mx"
-	}
-	if b.Port == 0 {
-		b.Port = 25
-	}
-	if c.CA != "" {
-		sum := sha256.Sum256([]byte(c.CA))
-		b.CA = hex.EncodeToString(sum[:])
-	}
-	if len(c.Pins) > 0 {
-		b.Pin = strings.TrimPrefix(c.Pins[0], "sha256:")
-	}
-	return b
-}
+// keeperOf is connection's way to a tenant's keeper.
+func (g *gateway) keeperOf(tenant string) (connection.Keeper, error) { return g.custody.For(tenant) }
 
 // moveServerPairs hands what is in tls/ to the children, which take it over
 // when they start. A keeper that is not a child has its folder elsewhere:
@@ -289,7 +258,7 @@ func (g *gateway) bringSecret(ctx context.Context, tenant, name string) error {
 		if err != nil {
 			return err
 		}
-		if err := g.bind(ctx, c); err != nil {
+		if err := g.connections.Bind(ctx, c.Tenant, c.Name); err != nil {
 			return err
 		}
 		if err := r.SetCredential(ctx, tenant, name, secret); err != nil {

@@ -46,6 +46,7 @@ type Figures struct {
 	Accepted     uint64 // messages, since start
 	Refused      uint64 // in the dialogue, since start
 	Custody      []Custody
+	Identities   []string // certificates of connections whose renewal is late, in words
 }
 
 // Custody is how a region's keeper is.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -60,6 +61,13 @@ func (r Rules) judge(f Figures, now time.Time) []Alarm {
 			Key:    "disk",
 			Detail: fmt.Sprintf("the data disk has %d MiB left", f.FreeBytes>>20),
 			Fix:    "Make room before the gateway refuses mail.",
+		})
+	}
+	if len(f.Identities) > 0 {
+		found = append(found, Alarm{
+			Key:    "identities",
+			Detail: fmt.Sprintf("%d identities should have been renewed: %s", len(f.Identities), strings.Join(f.Identities[:min(len(f.Identities), 5)], ", ")),
+			Fix:    "See what their replacement waits for: sallyport doctor, sallyport connection replace TENANT NAME --status.",
 		})
 	}
 	for _, c := range f.Custody {

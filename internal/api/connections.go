@@ -18,8 +18,9 @@ const testTime = 3 * time.Minute
 // Connection is a connection as the contract shows it: absent is null.
 type Connection struct {
 	connection.Connection
-	Host *string `json:"host"`
-	Port *int    `json:"port"`
+	Host  *string           `json:"host"`
+	Port  *int              `json:"port"`
+	Setup *connection.Setup `json:"setup,omitempty" doc:"Of a new one of kind m365: what was done at the customer's, and what is to be done"`
 }
 
 func shownConnection(c connection.Connection) Connection {
@@ -38,6 +39,18 @@ type AskedConnection struct {
 	Host     *string `json:"host"`
 	Port     *int    `json:"port"`
 	IfAbsent bool    `json:"if_absent" doc:"An identical one is no conflict"`
+	AskedGrant
+}
+
+// AskedGrant is what the customer's administrator gives; it is never shown.
+type AskedGrant struct {
+	AdminToken string `json:"admin_token" maxLength:"65536" doc:"m365: the administrator's token; kept in custody"`
+	Once       bool   `json:"forget_admin_token" doc:"m365: use the token now and do not keep it"`
+	Hold       bool   `json:"print_setup" doc:"m365: change nothing at the customer's, and say what is to be done there"`
+}
+
+func (g AskedGrant) grant() connection.Grant {
+	return connection.Grant{AdminToken: g.AdminToken, Once: g.Once, Hold: g.Hold}
 }
 
 // connection is the asked one for a tenant.
@@ -75,12 +88,13 @@ type testConnection struct {
 func connections(r *router) {
 	const base = "/v1/tenants/{tenant}/connections"
 	on(r, http.MethodGet, base, "List a tenant's connections", r.listConnections)
-	on(r, http.MethodPost, base, "Add a connection", r.addConnection, creates)
+	on(r, http.MethodPost, base, "Add a connection", r.addConnection, creates, within(testTime))
 	on(r, http.MethodGet, base+"/{name}", "Show a connection", r.showConnection)
 	on(r, http.MethodDelete, base+"/{name}", "Remove a connection", r.removeConnection)
 	on(r, http.MethodPost, base+"/{name}/test", "Send a real message to the real server", r.testConnection, within(testTime))
 	on(r, http.MethodPost, base+"/{name}/enable", "Use a connection again", r.setConnection(connection.Enabled))
 	on(r, http.MethodPost, base+"/{name}/disable", "Stop using a connection; its mail waits", r.setConnection(connection.Disabled))
+	on(r, http.MethodPost, base+"/{name}/setup", "Set up the customer's side of a connection to Microsoft 365, or say how", r.setUpConnection, within(testTime))
 	on(r, http.MethodPut, base+"/{name}/credential", "Set the secret of a connection", r.setCredential)
 }
 
@@ -122,9 +136,13 @@ func (s *server) addConnection(ctx context.Context, in *newConnection) (*made[Co
 	if err := mayClaim(ctx, asked); err != nil {
 		return nil, err
 	}
-	c, err := s.Connections.Add(ctx, actor(ctx), asked)
+	c, setup, err := s.Connections.AddGranted(ctx, actor(ctx), asked, in.Body.grant())
 	if err == nil {
-		return &made[Connection]{http.StatusCreated, shownConnection(c)}, nil
+		v := shownConnection(c)
+		if c.Kind == connection.KindM365 {
+			v.Setup = &setup
+		}
+		return &made[Connection]{http.StatusCreated, v}, nil
 	}
 	have, ok := s.Connections.Get(name, asked.Name)
 	if ok && in.Body.IfAbsent && fault.Is(err, fault.Conflict) && connection.Identical(asked, have) {
@@ -141,7 +159,23 @@ func mayClaim(ctx context.Context, c connection.Connection) error {
 		return fault.New(fault.Denied, "api.addConnection", "networks, client certificates and platforms are the operator's to assign").
 			WithHint("Ask the operator to add this connection, or leave those fields out.")
 	}
+	if connection.OutsideMicrosoft(c) && caller(ctx).Role != tenant.Operator {
+		return fault.New(fault.Denied, "api.addConnection", "only the operator connects to another Graph or login service than Microsoft's").
+			WithHint("Leave graph and login out, or ask the operator to add this connection.")
+	}
 	return nil
+}
+
+func (s *server) setUpConnection(ctx context.Context, in *struct {
+	OneConnection
+	Body AskedGrant
+}) (*out[connection.Setup], error) {
+	c, err := s.connection(ctx, in.OneConnection)
+	if err != nil {
+		return nil, err
+	}
+	setup, err := s.Connections.SetUp(ctx, actor(ctx), c.Tenant, c.Name, in.Body.grant())
+	return reply(setup), err
 }
 
 func (s *server) showConnection(ctx context.Context, in *OneConnection) (*out[Connection], error) {

@@ -24,7 +24,7 @@ func (s *server) register(mux *http.ServeMux) []byte {
 	r := &router{server: s, api: humago.New(mux, s.humaConfig())}
 	r.api.UseMiddleware(s.gate)
 	for _, subject := range []func(*router){
-		health, tenants, domains, recipients, connections, credentials, tokens,
+		health, tenants, domains, recipients, connections, replacements, identities, credentials, tokens,
 		messages, queued, bulk, held, destinations, stops, lists, status, backup, books,
 	} {
 		subject(r)

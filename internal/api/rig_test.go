@@ -24,11 +24,13 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/queue"
 	"github.com/sallyport-mail/sallyport/internal/store"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
+	"github.com/sallyport-mail/sallyport/internal/testpeer/custodian"
 	"github.com/sallyport-mail/sallyport/internal/trace"
 )
 
 // rig is the API over real rooms on SQLite.
 type rig struct {
+	keeper      *custodian.Keeper
 	t           testing.TB
 	cfg         api.Config
 	store       *store.Store
@@ -88,11 +90,13 @@ func newRig(t testing.TB, options ...func(*api.Config)) *rig {
 	t.Cleanup(func() { r.store.Close() })
 	r.tenants, err = tenant.New(ctx, tenant.Config{DB: r.store.Control, Regions: []string{"us", "uk"}, Log: log, Now: time.Now})
 	must(t, err)
+	r.keeper = custodian.New(t)
 	secrets, err := keeper.NewFiles(t.TempDir())
 	must(t, err)
 	resolver := fakeDNS()
 	r.connections, err = connection.New(ctx, connection.Config{
 		DB: r.store.Control, Tenants: r.tenants, Resolver: resolver, Signers: secrets, Credentials: secrets, Log: log, Now: time.Now,
+		Keepers: func(string) (connection.Keeper, error) { return r.keeper, nil },
 	})
 	must(t, err)
 	recipients, err := directory.New(ctx, directory.Config{DB: r.store.Control, Tenants: r.tenants, Connections: r.connections, Log: log, Now: time.Now})

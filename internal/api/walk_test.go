@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/sallyport-mail/sallyport/internal/api"
+	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/ledger"
 	"github.com/sallyport-mail/sallyport/internal/queue"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
@@ -29,6 +30,7 @@ type world struct {
 	*rig
 	message, item, token string
 	entry                string // index in the ledger
+	identity             string
 }
 
 func newWorld(t *testing.T) *world {
@@ -42,6 +44,14 @@ func newWorld(t *testing.T) *world {
 		_, _, err := w.tenants.AddSubmitter(t.Context(), "system", name, name+"-printer")
 		must(t, err)
 	}
+	for _, name := range []string{"acme", "bolt"} {
+		_, err := w.connections.Add(t.Context(), "system", connection.Connection{
+			Tenant: name, Name: name + "-partner", Direction: "outbound", Host: "127.0.0.1", Port: 1, TLS: "mutual"})
+		must(t, err)
+	}
+	shown, err := w.connections.Identities(t.Context(), "acme")
+	must(t, err)
+	w.identity = shown[0].ID
 	tok, _, err := w.tenants.AddToken(t.Context(), "system", tenant.Token{Role: tenant.Read, Tenant: "acme"})
 	must(t, err)
 	w.token = tok.ID
@@ -56,72 +66,81 @@ func (w *world) targets() map[string]target {
 	const t = "/v1/tenants/{tenant}"
 	acme := []string{"acme"}
 	domain, box, user, ann := []string{"acme", "acme.test"}, []string{"acme", "acme-mailbox"}, []string{"acme", "acme-printer"}, []string{"acme", "ann@acme.test"}
-	message, item, entry := []string{w.message}, []string{w.item}, []string{w.entry}
+	message, item, identity, entry := []string{w.message}, []string{w.item}, []string{w.identity}, []string{w.entry}
+	partner := []string{"acme", "acme-partner"}
 	act := object{"tenant": "acme", "state": "held"}
 	return map[string]target{
-		"GET /healthz":                                {},
-		"GET /readyz":                                 {},
-		"GET /metrics":                                {},
-		"GET /v1/tenants":                             {},
-		"POST /v1/tenants":                            {body: object{"name": "new", "region": "us"}},
-		"GET " + t:                                    {params: acme},
-		"PATCH " + t:                                  {params: acme, body: object{"expiry_hours": 1}},
-		"DELETE " + t:                                 {params: acme},
-		"GET " + t + "/domains":                       {params: acme},
-		"POST " + t + "/domains":                      {params: acme, body: object{"name": "stolen.test"}},
-		"GET " + t + "/domains/{domain}":              {params: domain},
-		"DELETE " + t + "/domains/{domain}":           {params: domain},
-		"GET " + t + "/directory":                     {params: acme},
-		"POST " + t + "/directory":                    {params: acme, body: object{"address": "eve@acme.test"}},
-		"POST " + t + "/directory/import":             {params: acme, body: object{"addresses": []string{"eve@acme.test"}}},
-		"DELETE " + t + "/directory/{address}":        {params: ann},
-		"GET " + t + "/connections":                   {params: acme},
-		"POST " + t + "/connections":                  {params: acme, body: object{"name": "evil", "kind": "smtp", "direction": "outbound", "host": "127.0.0.1", "tls": "none"}},
-		"GET " + t + "/connections/{name}":            {params: box},
-		"DELETE " + t + "/connections/{name}":         {params: box},
-		"POST " + t + "/connections/{name}/test":      {params: box, body: object{"rcpt": "ann@acme.test"}},
-		"POST " + t + "/connections/{name}/enable":    {params: box},
-		"POST " + t + "/connections/{name}/disable":   {params: box},
-		"PUT " + t + "/connections/{name}/credential": {params: box, body: object{"secret": "hunter2"}},
-		"GET " + t + "/credentials":                   {params: acme},
-		"POST " + t + "/credentials":                  {params: acme, body: object{"user": "eve"}},
-		"POST " + t + "/credentials/{user}/reset":     {params: user},
-		"POST " + t + "/credentials/{user}/revoke":    {params: user},
-		"GET /v1/tokens":                              {},
-		"POST /v1/tokens":                             {body: object{"role": "read", "tenant": "acme"}},
-		"POST /v1/tokens/{id}/revoke":                 {params: []string{w.token}},
-		"GET /v1/messages":                            {query: "?tenant=acme"},
-		"GET /v1/messages/{id}":                       {params: message},
-		"GET /v1/messages/{id}/trace":                 {params: message},
-		"GET /v1/refusals":                            {query: "?tenant=acme"},
-		"GET /v1/queue":                               {query: "?tenant=acme"},
-		"GET /v1/queue/{id}":                          {params: item},
-		"POST /v1/queue/retry":                        {body: act},
-		"POST /v1/queue/hold":                         {body: act},
-		"POST /v1/queue/release":                      {body: act},
-		"POST /v1/queue/drop":                         {body: act},
-		"POST /v1/queue/reroute":                      {body: object{"tenant": "acme", "connection": "acme-mailbox"}},
-		"GET /v1/held":                                {query: "?tenant=acme"},
-		"GET /v1/held/{id}":                           {params: item},
-		"POST /v1/held/{id}/release":                  {params: item},
-		"POST /v1/held/{id}/drop":                     {params: item},
-		"GET /v1/destinations":                        {query: "?tenant=acme"},
-		"POST /v1/destinations/resume":                {body: object{"destination": "t:acme:acme-mailbox"}},
-		"GET /v1/stops":                               {},
-		"POST /v1/stops":                              {body: object{"scope": "tenant", "value": "acme"}},
-		"POST /v1/stops/lift":                         {body: object{"scope": "tenant", "value": "acme"}},
-		"GET /v1/lists":                               {},
-		"PUT /v1/lists":                               {body: object{"block": []string{"example.org"}}},
-		"GET /v1/status":                              {},
-		"GET /v1/doctor":                              {},
-		"POST /v1/backup":                             {},
-		"POST /v1/verify":                             {},
-		"GET /v1/ledger":                              {},
-		"GET /v1/ledger/entries":                      {query: "?tenant=acme"},
-		"GET /v1/ledger/entries/{index}":              {params: entry},
-		"GET /v1/ledger/entries/{index}/proof":        {params: entry},
-		"GET /v1/ledger/export":                       {},
-		"POST /v1/orders":                             {body: object{"region": "us", "order": object{}}},
+		"GET /healthz":                                   {},
+		"GET /readyz":                                    {},
+		"GET /metrics":                                   {},
+		"GET /v1/tenants":                                {},
+		"POST /v1/tenants":                               {body: object{"name": "new", "region": "us"}},
+		"GET " + t:                                       {params: acme},
+		"PATCH " + t:                                     {params: acme, body: object{"expiry_hours": 1}},
+		"DELETE " + t:                                    {params: acme},
+		"GET " + t + "/domains":                          {params: acme},
+		"POST " + t + "/domains":                         {params: acme, body: object{"name": "stolen.test"}},
+		"GET " + t + "/domains/{domain}":                 {params: domain},
+		"DELETE " + t + "/domains/{domain}":              {params: domain},
+		"GET " + t + "/directory":                        {params: acme},
+		"POST " + t + "/directory":                       {params: acme, body: object{"address": "eve@acme.test"}},
+		"POST " + t + "/directory/import":                {params: acme, body: object{"addresses": []string{"eve@acme.test"}}},
+		"DELETE " + t + "/directory/{address}":           {params: ann},
+		"GET " + t + "/connections":                      {params: acme},
+		"POST " + t + "/connections":                     {params: acme, body: object{"name": "evil", "kind": "smtp", "direction": "outbound", "host": "127.0.0.1", "tls": "none"}},
+		"GET " + t + "/connections/{name}":               {params: box},
+		"DELETE " + t + "/connections/{name}":            {params: box},
+		"POST " + t + "/connections/{name}/test":         {params: box, body: object{"rcpt": "ann@acme.test"}},
+		"POST " + t + "/connections/{name}/enable":       {params: box},
+		"POST " + t + "/connections/{name}/disable":      {params: box},
+		"PUT " + t + "/connections/{name}/credential":    {params: box, body: object{"secret": "hunter2"}},
+		"POST " + t + "/connections/{name}/setup":        {params: partner, body: object{"admin_token": "hunter2"}},
+		"GET " + t + "/connections/{name}/replace":       {params: partner},
+		"POST " + t + "/connections/{name}/replace":      {params: partner},
+		"POST " + t + "/connections/{name}/replace/undo": {params: partner},
+		"GET /v1/identities":                             {query: "?tenant=acme"},
+		"GET /v1/identities/{id}":                        {params: identity},
+		"POST /v1/identities/{id}/rotate":                {params: identity, body: object{"epoch": true}},
+		"POST /v1/identities/{id}/compromise":            {params: identity},
+		"GET " + t + "/credentials":                      {params: acme},
+		"POST " + t + "/credentials":                     {params: acme, body: object{"user": "eve"}},
+		"POST " + t + "/credentials/{user}/reset":        {params: user},
+		"POST " + t + "/credentials/{user}/revoke":       {params: user},
+		"GET /v1/tokens":                                 {},
+		"POST /v1/tokens":                                {body: object{"role": "read", "tenant": "acme"}},
+		"POST /v1/tokens/{id}/revoke":                    {params: []string{w.token}},
+		"GET /v1/messages":                               {query: "?tenant=acme"},
+		"GET /v1/messages/{id}":                          {params: message},
+		"GET /v1/messages/{id}/trace":                    {params: message},
+		"GET /v1/refusals":                               {query: "?tenant=acme"},
+		"GET /v1/queue":                                  {query: "?tenant=acme"},
+		"GET /v1/queue/{id}":                             {params: item},
+		"POST /v1/queue/retry":                           {body: act},
+		"POST /v1/queue/hold":                            {body: act},
+		"POST /v1/queue/release":                         {body: act},
+		"POST /v1/queue/drop":                            {body: act},
+		"POST /v1/queue/reroute":                         {body: object{"tenant": "acme", "connection": "acme-mailbox"}},
+		"GET /v1/held":                                   {query: "?tenant=acme"},
+		"GET /v1/held/{id}":                              {params: item},
+		"POST /v1/held/{id}/release":                     {params: item},
+		"POST /v1/held/{id}/drop":                        {params: item},
+		"GET /v1/destinations":                           {query: "?tenant=acme"},
+		"POST /v1/destinations/resume":                   {body: object{"destination": "t:acme:acme-mailbox"}},
+		"GET /v1/stops":                                  {},
+		"POST /v1/stops":                                 {body: object{"scope": "tenant", "value": "acme"}},
+		"POST /v1/stops/lift":                            {body: object{"scope": "tenant", "value": "acme"}},
+		"GET /v1/lists":                                  {},
+		"PUT /v1/lists":                                  {body: object{"block": []string{"example.org"}}},
+		"GET /v1/status":                                 {},
+		"GET /v1/doctor":                                 {},
+		"POST /v1/backup":                                {},
+		"POST /v1/verify":                                {},
+		"GET /v1/ledger":                                 {},
+		"GET /v1/ledger/entries":                         {query: "?tenant=acme"},
+		"GET /v1/ledger/entries/{index}":                 {params: entry},
+		"GET /v1/ledger/entries/{index}/proof":           {params: entry},
+		"GET /v1/ledger/export":                          {},
+		"POST /v1/orders":                                {body: object{"region": "us", "order": object{}}},
 	}
 }
 
@@ -170,7 +189,7 @@ func (w *world) snapshot() string {
 	for _, path := range []string{
 		"/v1/tenants/acme", "/v1/tenants/acme/domains", "/v1/tenants/acme/directory", "/v1/tenants/acme/connections",
 		"/v1/tenants/acme/credentials", "/v1/queue/" + w.item, "/v1/held/" + w.item, "/v1/messages/" + w.message + "/trace",
-		"/v1/stops", "/v1/lists", "/v1/tenants",
+		"/v1/stops", "/v1/lists", "/v1/tenants", "/v1/identities",
 	} {
 		b.Write(w.ok("GET", path, w.operator, nil).body)
 	}
@@ -234,7 +253,7 @@ func TestForeignIsMissing(t *testing.T) {
 	w := newWorld(t)
 	token := w.rig.token(tenant.Admin, "bolt")
 	const nobody = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
-	names := strings.NewReplacer(w.entry, w.entry+"1", w.message, nobody, w.item, nobody, w.token, nobody, "acme", "nobody")
+	names := strings.NewReplacer(w.entry, w.entry+"1", w.message, nobody, w.item, nobody, w.identity, nobody, w.token, nobody, "acme", "nobody")
 	for _, r := range w.routes() {
 		a := w.call(r.method, r.path, token, r.body)
 		b := w.call(r.method, names.Replace(r.path), token, renamed(r.body, names))

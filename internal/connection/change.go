@@ -3,6 +3,7 @@ package connection
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,24 +30,42 @@ func (r *Registry) event(a tenant.Actor, act, tenant, name, subject string) stor
 func (r *Registry) Add(ctx context.Context, a tenant.Actor, c Connection) (Connection, error) {
 	const op = "connection.Add"
 	e, err := check(op, c)
+	if err == nil {
+		err = r.insert(ctx, op, a, e)
+	}
 	if err != nil {
 		return Connection{}, err
 	}
-	defer r.lock(c.Tenant)()
+	if r.c.Keepers != nil && e.hasIdentity() {
+		if err := r.ensure(ctx, e); err != nil {
+			// Nobody has used it: it goes as it came.
+			ctx := context.WithoutCancel(ctx)
+			if e2 := errors.Join(r.remove(ctx, op, a, e.Tenant, e.Name), r.release(ctx, e)); e2 != nil {
+				r.c.Log.Error("a connection without an identity is left", "tenant", e.Tenant, "connection", e.Name, "error", e2)
+			}
+			return Connection{}, wrap(op, err)
+		}
+	}
+	return e.view(), nil
+}
+
+// insert makes a checked connection durable, and known.
+func (r *Registry) insert(ctx context.Context, op string, a tenant.Actor, e *entry) error {
+	defer r.lock(e.Tenant)()
 	if len(e.claims) > 0 {
 		r.claim.Lock()
 		defer r.claim.Unlock()
 	}
 	if err := r.checkPlace(op, e); err != nil {
-		return Connection{}, err
+		return err
 	}
 	if err := r.checkClaims(op, e); err != nil {
-		return Connection{}, err
+		return err
 	}
 	e.CreatedAt, e.Health, e.health = r.now(), Health{}, new(atomic.Pointer[Health])
 	spec, err := e.encode()
 	if err != nil {
-		return Connection{}, wrap(op, err)
+		return wrap(op, err)
 	}
 	err = r.c.DB.For(e.Tenant).Change(ctx, func(tx store.TenantTx) error {
 		if _, err := tx.Exec(insertConnection, e.Name, e.State, spec, e.CreatedAt.UnixMicro()); err != nil {
@@ -60,10 +79,10 @@ func (r *Registry) Add(ctx context.Context, a tenant.Actor, c Connection) (Conne
 		return tx.Audit(r.event(a, "connection.add", e.Tenant, e.Name, e.Kind+" "+e.Direction))
 	})
 	if err != nil {
-		return Connection{}, wrap(op, err)
+		return wrap(op, err)
 	}
 	r.publish(e.Tenant, e.Name, e)
-	return e.view(), nil
+	return nil
 }
 
 // conflict gives a unique violation words.
@@ -155,16 +174,34 @@ func (r *Registry) SetState(ctx context.Context, a tenant.Actor, tenant, name, s
 	return e.view(), nil
 }
 
-// Remove ends a connection, its claims, and the password it had. Mail that is
-// queued for it waits until it is sent another way.
+// Remove ends a connection, its claims, its identities and the password it had.
+// Mail that is queued for it waits until it is sent another way. A keeper that
+// is away keeps the connection: its identities must not outlive it unseen.
 func (r *Registry) Remove(ctx context.Context, a tenant.Actor, tenant, name string) error {
 	const op = "connection.Remove"
+	e := r.entry(tenant, name)
+	if e == nil {
+		return missing(op, tenant, name)
+	}
+	unlock, err := r.busy.lock(ctx, place{tenant, name})
+	if err != nil {
+		return wrap(op, err)
+	}
+	defer unlock()
+	if err := r.release(ctx, e); err != nil {
+		return wrap(op, err)
+	}
+	return r.remove(ctx, op, a, tenant, name)
+}
+
+// remove is Remove but for what the keeper holds.
+func (r *Registry) remove(ctx context.Context, op string, a tenant.Actor, tenant, name string) error {
 	defer r.lock(tenant)()
 	if r.entry(tenant, name) == nil {
 		return missing(op, tenant, name)
 	}
 	err := r.c.DB.For(tenant).Change(ctx, func(tx store.TenantTx) error {
-		for _, q := range []store.TenantSQL{deleteClaims, deleteConnection} {
+		for _, q := range []store.TenantSQL{deleteClaims, deleteReplacements, deleteConnection} {
 			if _, err := tx.Exec(q, name); err != nil {
 				return err
 			}
@@ -192,7 +229,7 @@ func (r *Registry) forgetSecret(ctx context.Context, tenant, name string) {
 
 // removeAll is the tenant registry's hook.
 func (r *Registry) removeAll(tx store.TenantTx) error {
-	for _, q := range []store.TenantSQL{deleteAllClaims, deleteAll} {
+	for _, q := range []store.TenantSQL{deleteAllClaims, deleteAllReplacements, deleteAll} {
 		if _, err := tx.Exec(q); err != nil {
 			return err
 		}
@@ -206,8 +243,14 @@ func (r *Registry) forgetTenant(tenant, domain string) {
 		return
 	}
 	for _, c := range r.List(tenant) {
+		e := r.entry(tenant, c.Name)
 		r.publish(tenant, c.Name, nil)
 		r.forgetSecret(context.Background(), tenant, c.Name)
+		if e != nil {
+			if err := r.release(context.Background(), e); err != nil {
+				r.c.Log.Error("a removed tenant's identities are still in custody", "tenant", tenant, "connection", c.Name, "error", err)
+			}
+		}
 	}
 }
 
@@ -218,6 +261,10 @@ func Identical(a, b Connection) bool {
 	y, errY := check("connection.Identical", b)
 	if errX != nil || errY != nil {
 		return false
+	}
+	// What was found out when the connection was made was not asked for.
+	if x.Kind == KindM365 && a.AppID == "" {
+		x.AppID, x.AppObject = y.AppID, y.AppObject
 	}
 	for _, e := range []*entry{x, y} {
 		e.State, e.CreatedAt = "", a.CreatedAt

@@ -44,7 +44,7 @@ func (k *checker) refuse(text, hint string) {
 func check(op string, c Connection) (*entry, error) {
 	k := &checker{op: op, e: &entry{Connection: c}}
 	for _, step := range []func(){
-		k.names, k.direction, k.hosts, k.rule, k.pins, k.ca, k.auth, k.domains, k.networks, k.certificates, k.originators, k.purpose, k.concurrency,
+		k.names, k.direction, k.hosts, k.microsoft, k.rule, k.pins, k.ca, k.auth, k.domains, k.networks, k.certificates, k.originators, k.purpose, k.concurrency,
 	} {
 		if step(); k.err != nil {
 			return nil, k.err
@@ -60,11 +60,12 @@ func (k *checker) names() {
 		k.err = err
 		return
 	}
-	if k.e.Kind == "" {
-		k.e.Kind = "smtp"
-	}
-	if k.e.Kind != "smtp" {
-		k.refuse(fmt.Sprintf("kind %q is not supported by this version", k.e.Kind), "Give the kind smtp.")
+	switch k.e.Kind {
+	case "":
+		k.e.Kind = KindSMTP
+	case KindSMTP, KindM365:
+	default:
+		k.refuse(fmt.Sprintf("kind %q is not supported by this version", k.e.Kind), "Give the kind smtp or m365.")
 	}
 }
 

@@ -26,9 +26,12 @@ type Config struct {
 	Resolver    dns.Resolver
 	Signers     client.Signers
 	Credentials client.Credentials
-	// Bind tells custody which partner a connection's secrets are for, before
-	// there is one; nil where custody knows no partners.
-	Bind    func(context.Context, Connection) error
+	// Keepers is the keeper of a tenant's region; nil without keepers, and then
+	// identities are files that Signers reads.
+	Keepers func(tenant string) (Keeper, error)
+	// Flow measures a connection's mail between two moments; nil measures
+	// nothing.
+	Flow    func(ctx context.Context, tenant, connection string, from, to time.Time) (Flow, error)
 	Roots   func() (pem []byte)   // system roots when nil
 	IsLocal func(netip.Addr) bool // is that address ours? for loops; nil is no
 	MXPort  int                   // the internet's port, 0 is 25
@@ -66,6 +69,12 @@ const (
 	AuthSCRAM = "scram" // SCRAM-SHA-256 or nothing
 )
 
+// Kinds of connection.
+const (
+	KindSMTP = "smtp"
+	KindM365 = "m365" // Microsoft 365: mail by a connector, and the customer's own app registration
+)
+
 // Directions of a connection.
 const (
 	DirectionInbound  = "inbound"
@@ -96,7 +105,7 @@ const (
 type Connection struct {
 	Tenant      string    `json:"tenant"`
 	Name        string    `json:"name"`
-	Kind        string    `json:"kind"`      // "smtp" (others come)
+	Kind        string    `json:"kind"`      // "smtp" or "m365"
 	Direction   string    `json:"direction"` // "inbound", "outbound" or "both"
 	State       string    `json:"state"`     // "enabled" or "disabled"
 	Host        string    `json:"host"`      // first of Hosts, for the contract's fields
@@ -116,6 +125,12 @@ type Connection struct {
 	Platform    string    `json:"platform"`           // outbound: "exchange-online" or "google", shared by many tenants
 	Originator  []string  `json:"originator"`         // outbound: X-OriginatorOrg values registered for this tenant
 	Concurrency int       `json:"concurrency"`        // connections at a time; default 20
+	Graph       string    `json:"graph"`              // m365: https address of Graph
+	Login       string    `json:"login"`              // m365: https address of Entra's login service
+	EntraTenant string    `json:"entra_tenant"`       // m365: id of the customer's Entra tenant
+	AppID       string    `json:"app_id"`             // m365: client id of the customer's app registration for us; "" for none
+	AppObject   string    `json:"app_object"`         // m365: its object id
+	Connector   string    `json:"connector"`          // m365: name of the inbound connector; "" for the one that is found
 	Health      Health    `json:"health"`
 	CreatedAt   time.Time `json:"created_at"`
 }
@@ -145,6 +160,14 @@ type Registry struct {
 
 	roots  rootCache
 	health healthBook
+
+	busy     keyed                   // changes of identity, one after another for each connection
+	wake     chan struct{}           // for Run
+	hurried  map[place]chan struct{} // closed to have a change try again
+	shutters map[place]chan struct{} // closed when a connection may be dialled again
+	late     []string                // of Care
+	enders   []func(tenant, connection, sha256 string) (left int)
+	stop     func(at ReplacementState, when string) error // a test's; nil
 }
 
 // entry is a connection as it is used. It is not changed after it has been
@@ -205,7 +228,7 @@ func (c *choice) add(e *entry) {
 // New loads everything, and has the tenant registry remove a tenant's
 // connections with the tenant.
 func New(ctx context.Context, c Config) (*Registry, error) {
-	r := &Registry{c: c, tenants: make(map[string]*routing), claims: make(map[claim]*entry)}
+	r := &Registry{c: c, tenants: make(map[string]*routing), claims: make(map[claim]*entry), wake: make(chan struct{}, 1)}
 	r.health.write = r.writeHealth
 	if err := r.load(ctx); err != nil {
 		return nil, wrap("connection.New", err)

@@ -147,7 +147,7 @@ func TestRefusals(t *testing.T) {
 		says string
 	}{
 		"name":           {with(ok, func(c *C) { c.Name = "A b" }), fault.Invalid, "name of a connection"},
-		"kind":           {with(ok, func(c *C) { c.Kind = "m365" }), fault.Invalid, "not supported by this version"},
+		"kind":           {with(ok, func(c *C) { c.Kind = "pop3" }), fault.Invalid, "not supported by this version"},
 		"direction":      {with(ok, func(c *C) { c.Direction = "up" }), fault.Invalid, "direction"},
 		"tenant":         {with(ok, func(c *C) { c.Tenant = "nobody" }), fault.Missing, "nobody"},
 		"no host":        {with(ok, func(c *C) { c.Host = "" }), fault.Invalid, "no host"},

@@ -31,8 +31,8 @@ func (r *Registry) SetCredential(ctx context.Context, a tenant.Actor, tenant, na
 	err := r.c.DB.For(tenant).Change(ctx, func(tx store.TenantTx) error {
 		return tx.Audit(r.event(a, "credential.set", tenant, name, e.User))
 	})
-	if err == nil && r.c.Bind != nil {
-		err = r.c.Bind(ctx, e.Connection)
+	if err == nil && r.c.Keepers != nil {
+		err = r.bind(ctx, e)
 	}
 	if err == nil {
 		err = r.c.Credentials.SetCredential(ctx, tenant, name, client.Credential{User: e.User, Password: password})

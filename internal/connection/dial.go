@@ -16,6 +16,9 @@ type dialer func(context.Context, smtp.Target) (*smtp.Client, error)
 // on a second connection), pins checked, AUTH with the opened credential.
 // trace is the message on whose behalf. Failures are *smtp.DialError.
 func (r *Registry) Dial(ctx context.Context, c Candidate, trace string) (*smtp.Client, error) {
+	if c.Rule == TLSMutual {
+		r.passes(ctx, place{c.Tenant, c.Connection})
+	}
 	peer, err := reach(ctx, c, smtp.Dial)
 	if err != nil {
 		return nil, err

@@ -79,6 +79,8 @@ func fixTLS(err error, e *entry, host string) string {
 		return "The server refuses STARTTLS: give it a certificate and key that it can read."
 	case e.TLS == TLSMutual && fault.Is(err, fault.Missing):
 		return "This connection has no identity yet: put its certificate and key where custody looks for them, or give --tls verified."
+	case e.TLS == TLSMutual && strings.Contains(err.Error(), "protocol version"):
+		return "The server cannot speak TLS 1.3, without which we show no identity: let it offer TLS 1.3."
 	case e.TLS == TLSMutual && isRemoteAlert(err):
 		return "The server does not accept our certificate: let it trust the certificate's issuer, and check that it has not expired."
 	}
@@ -165,6 +167,8 @@ func fixRecipient(r mail.Reply, rcpt mail.Address) string {
 	switch {
 	case r.Temporary():
 		return "The server asks us to come back later: repeat the test in some minutes, and exempt this machine from greylisting and rate limits there."
+	case r.Enhanced == "5.7.51":
+		return "No inbound connector of the tenant lets our certificate in: see the step connector, or have the customer's administrator compare Get-InboundConnector with the name that we show."
 	case strings.Contains(words, "relay") || class == "7":
 		return "The server does not take mail for " + rcpt.Domain + " from us: add the domain to those it accepts, and let this machine send to it."
 	case class == "1" || class == "" || strings.Contains(words, "unknown") || strings.Contains(words, "not found"):

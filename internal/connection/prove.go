@@ -26,7 +26,7 @@ const (
 
 // TestStep is one step of a test, in the customer's words.
 type TestStep struct {
-	Name   string `json:"name"` // "resolve", "connect", "tls", "auth", "recipient", "message"
+	Name   string `json:"name"` // "resolve", "connect", "tls", "auth", "recipient", "message", "certificate", "domains", "connector", "token", "keys"
 	OK     bool   `json:"ok"`
 	MS     int64  `json:"ms"`
 	Detail string `json:"detail"`
@@ -88,10 +88,7 @@ func (r *Registry) firstDomain(e *entry) (string, bool) {
 }
 
 func (p *proof) step(name string, begin time.Time, detail, fix string) {
-	ok := fix == ""
-	ms := time.Since(begin).Milliseconds()
-	p.report.Steps = append(p.report.Steps, TestStep{Name: name, OK: ok, MS: ms, Detail: detail, Fix: fix})
-	p.report.OK = p.report.OK && ok
+	p.report.note(name, begin, detail, fix)
 }
 
 // health is what the report says of the connection.
@@ -132,6 +129,7 @@ func (p *proof) run(ctx context.Context) {
 	for _, h := range hosts {
 		p.host(ctx, h)
 	}
+	p.proveIdentity(ctx)
 }
 
 // dress gives the candidates our side of deliveries. Those that deliveries

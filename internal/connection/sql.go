@@ -20,4 +20,15 @@ const (
 	insertClaim     store.TenantSQL = `INSERT INTO claim (tenant, connection, kind, value) VALUES ($1, $2, $3, $4)`
 	deleteClaims    store.TenantSQL = `DELETE FROM claim WHERE tenant = $1 AND connection = $2`
 	deleteAllClaims store.TenantSQL = `DELETE FROM claim WHERE tenant = $1`
+
+	insertReplacement store.TenantSQL = `
+		INSERT INTO replacement (tenant, id, connection, state, ended, spec, started_at, changed_at) VALUES ($1, $2, $3, $4, 0, $5, $6, $6)`
+	updateReplacement store.TenantSQL = `UPDATE replacement SET state = $3, ended = $4, spec = $5, changed_at = $6 WHERE tenant = $1 AND id = $2`
+	openReplacement   store.TenantSQL = `SELECT state, spec FROM replacement WHERE tenant = $1 AND connection = $2 AND ended = 0`
+	lastReplacement   store.TenantSQL = `
+		SELECT state, spec FROM replacement WHERE tenant = $1 AND connection = $2 ORDER BY ended, id DESC LIMIT 1`
+	deleteReplacements    store.TenantSQL = `DELETE FROM replacement WHERE tenant = $1 AND connection = $2`
+	deleteAllReplacements store.TenantSQL = `DELETE FROM replacement WHERE tenant = $1`
+
+	allOpenReplacements store.OperatorSQL = `SELECT state, spec FROM replacement WHERE ended = 0 ORDER BY tenant, id`
 )

@@ -32,6 +32,11 @@ func peerTLS(p peer) *tls.Config {
 		MinVersion:           tls.VersionTLS12,
 		GetClientCertificate: p.identity,
 	}
+	if p.identity != nil {
+		// The keeper signs handshakes of TLS 1.3 alone; and a resumed session
+		// would show no certificate, so none is kept.
+		c.MinVersion, c.ClientSessionCache = tls.VersionTLS13, nil
+	}
 	if p.rule != TLSVerified && p.rule != TLSMutual || len(p.pins) > 0 {
 		c.InsecureSkipVerify = true
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/connection"
@@ -83,7 +84,8 @@ type conn struct {
 	sent       int     // transactions so far
 	unrecorded *report // of the last message that was answered 250
 	since      time.Time
-	place      *place // its share of the host ceiling
+	place      *place      // its share of the host ceiling
+	ending     atomic.Bool // its identity is over: no further message
 }
 
 // open dials a way on behalf of a message. The error is a *smtp.DialError, or
@@ -91,8 +93,10 @@ type conn struct {
 func (d *Deliverer) open(ctx context.Context, w way, destination, message string, p *place) (*conn, error) {
 	begun := time.Now()
 	candidate, shown := watchIdentity(w.Candidate)
+	dialled := d.sessions.begin(candidate)
 	client, err := d.routes.Dial(ctx, candidate, message)
 	if err != nil {
+		d.sessions.done(dialled, nil, shown)
 		if ctx.Err() == nil {
 			p.silent()
 		}
@@ -103,10 +107,12 @@ func (d *Deliverer) open(ctx context.Context, w way, destination, message string
 	_, dsn := client.Extension("DSN")
 	d.routes.Offered(destination, client.MaxSize(), utf8)
 	d.note(w, true, time.Since(begun), "")
-	return &conn{
+	c := &conn{
 		way: w, client: client, name: w.peer(), dsn: dsn, place: p,
 		tls: tlsOf(client.TLSState(), w.Candidate, shown),
-	}, nil
+	}
+	d.sessions.done(dialled, c, shown)
+	return c, nil
 }
 
 // watchIdentity notes which certificate of ours the handshake shows.
@@ -178,11 +184,12 @@ func (c *conn) recorded(ctx context.Context) error {
 
 // usable reports whether a connection may take one more message.
 func (d *Deliverer) usable(c *conn) bool {
-	return c.sent < d.per && c.client.Alive()
+	return c.sent < d.per && !c.ending.Load() && c.client.Alive()
 }
 
 // drop ends a connection that is of no more use.
 func (d *Deliverer) drop(c *conn) {
+	d.sessions.leave(c)
 	_ = c.client.Close() // nothing is owed on it
 	c.place.free()
 }
@@ -190,6 +197,7 @@ func (d *Deliverer) drop(c *conn) {
 // quit ends a connection with good manners, without holding anybody up.
 func (d *Deliverer) quit(c *conn) {
 	d.running.Go(func() {
+		d.sessions.leave(c)
 		_ = c.client.Quit() // the far end may be gone, and that is as well
 		c.place.free()
 	})

@@ -75,11 +75,12 @@ type Deliverer struct {
 	log      *slog.Logger
 	now      func() time.Time
 
-	known   *routeTable
-	idle    *idlePool
-	ceiling *ceiling
-	health  *healthNotes
-	gate    gate
+	known    *routeTable
+	idle     *idlePool
+	sessions *sessions
+	ceiling  *ceiling
+	health   *healthNotes
+	gate     gate
 
 	running sync.WaitGroup // slots being served, connections saying QUIT
 	// sending and recording are made by Run: transactions and reports outlive
@@ -89,7 +90,9 @@ type Deliverer struct {
 
 // New makes a deliverer; nothing runs before Run.
 func New(c Config) *Deliverer {
-	return build(c, queueWork{c.Queue}, c.Connections, c.Tenants)
+	d := build(c, queueWork{c.Queue}, c.Connections, c.Tenants)
+	c.Connections.OnRetire(d.retire)
+	return d
 }
 
 // build is New behind the seams that tests replace.
@@ -98,8 +101,8 @@ func build(c Config, q work, r routes, t tenants) *Deliverer {
 		queue: q, routes: r, tenants: t,
 		hostname: c.Hostname, per: orDefault(c.PerConnection, 1000),
 		log: c.Log, now: c.Now,
-		egress:  newEgress(c.Pools),
-		known:   newRouteTable(),
+		egress: newEgress(c.Pools),
+		known:  newRouteTable(), sessions: newSessions(),
 		ceiling: newCeiling(orDefault(c.HostCeiling, 40)),
 		health:  newHealthNotes(),
 	}

@@ -76,6 +76,30 @@ func (p *idlePool) evict(host string) *conn {
 	return nil
 }
 
+// ending takes out the connections whose identity is over.
+func (p *idlePool) ending() []*conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []*conn
+	for s, list := range p.conns {
+		kept := list[:0:0]
+		for _, c := range list {
+			if c.ending.Load() {
+				out = append(out, c)
+			} else {
+				kept = append(kept, c)
+			}
+		}
+		p.count -= len(list) - len(kept)
+		if len(kept) == 0 {
+			delete(p.conns, s)
+		} else {
+			p.conns[s] = kept
+		}
+	}
+	return out
+}
+
 // sweep ends what has been idle for too long, until ctx ends.
 func (p *idlePool) sweep(ctx context.Context) {
 	t := time.NewTicker(max(p.keep/4, 10*time.Millisecond))

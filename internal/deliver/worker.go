@@ -89,10 +89,15 @@ func (w *worker) leave() {
 
 // shelve puts the connection in hand into the idle pool.
 func (w *worker) shelve() {
-	if w.conn != nil {
-		w.idle.put(w.conn, time.Now())
-		w.conn = nil
+	if w.conn == nil {
+		return
 	}
+	if w.conn.ending.Load() {
+		w.quit(w.conn)
+	} else {
+		w.idle.put(w.conn, time.Now())
+	}
+	w.conn = nil
 }
 
 // record writes a report. When the store does not take it the queue keeps it

@@ -47,6 +47,23 @@ func (i *idle) take(where key) *smtp.Client {
 	}
 }
 
+// end ends the idle connections of a tenant's connection: its identity is
+// another one now.
+func (i *idle) end(tenant, connection string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for where, list := range i.kept {
+		if where.tenant != tenant || where.connection != connection {
+			continue
+		}
+		for _, r := range list {
+			r.timer.Stop()
+			i.leave.Go(func() { r.client.Quit() })
+		}
+		delete(i.kept, where)
+	}
+}
+
 func (i *idle) pop(where key) *resting {
 	i.mu.Lock()
 	defer i.mu.Unlock()

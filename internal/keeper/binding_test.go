@@ -146,7 +146,8 @@ func (r *rig) loadable(t testing.TB) int {
 		t.Fatal(err)
 	}
 	for _, one := range all {
-		if _, err := r.load(t.Context(), one); err != nil {
+		ended := one.state == act.Retired || one.state == act.Compromised
+		if _, err := r.load(t.Context(), one); err != nil && (!ended || len(one.handle) > 0) {
 			t.Errorf("%s %s of %s: %v", one.id, one.state, one.tenant, err)
 		}
 		if err := r.openMarker(t.Context(), &known{identity: *one}); err != nil && one.state != act.Retired && one.state != act.Compromised {

@@ -56,6 +56,9 @@ const (
 	listMessages    store.TenantSQL   = `SELECT ` + messageColumns + ` FROM trace_message WHERE tenant = $1` + messageFilter
 	listAllMessages store.OperatorSQL = `SELECT ` + messageColumns + ` FROM trace_message WHERE CAST($1 AS TEXT) = ''` + messageFilter
 
+	listSteps store.TenantSQL = `SELECT ` + messageColumns + `, steps FROM trace_message
+		WHERE tenant = $1 AND id < $2 AND id >= $3 AND received >= $4 ORDER BY id DESC LIMIT $5`
+
 	showMessage    store.TenantSQL   = `SELECT ` + messageColumns + `, steps FROM trace_message WHERE tenant = $1 AND id = $2`
 	showAnyMessage store.OperatorSQL = `SELECT ` + messageColumns + `, steps FROM trace_message WHERE CAST($1 AS TEXT) = '' AND id = $2`
 

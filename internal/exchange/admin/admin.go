@@ -170,6 +170,13 @@ func (c *Client) RemoveOutbound(ctx context.Context, name string) error {
 	return c.do(ctx, "admin.RemoveOutbound", http.MethodDelete, "OutboundConnector", name, nil, nil)
 }
 
+// AcceptedDomains are the domains whose mail the tenant takes.
+func (c *Client) AcceptedDomains(ctx context.Context) ([]string, error) {
+	var out struct{ Value []string }
+	err := c.do(ctx, "admin.AcceptedDomains", http.MethodGet, "AcceptedDomain", "", nil, &out)
+	return out.Value, err
+}
+
 // AddAcceptedDomain makes a domain the tenant's, so that a certificate below
 // it can relay for the tenant.
 func (c *Client) AddAcceptedDomain(ctx context.Context, domain string) error {

@@ -69,6 +69,16 @@ func (c *Client) Application(ctx context.Context, appID string) (Application, er
 	return out, err
 }
 
+// Applications are the tenant's app registrations, without their certificates.
+func (c *Client) Applications(ctx context.Context) ([]Application, error) {
+	var all []Application
+	err := pages(ctx, c, "graph.Applications", "/v1.0/applications", "", 0, func(a Application) error {
+		all = append(all, a)
+		return nil
+	})
+	return all, err
+}
+
 // SetKeys replaces the whole list of certificates: what is not in it goes. Keys
 // that stay are sent with their KeyID and without Key. It needs an
 // administrator's consent, and is the way where no valid key is left.

@@ -1,0 +1,359 @@
+package connection
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/exchange/admin"
+	"github.com/sallyport-mail/sallyport/internal/exchange/entra"
+	"github.com/sallyport-mail/sallyport/internal/exchange/graph"
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/client"
+)
+
+const (
+	graphScope = "https://graph.microsoft.com/.default"
+	webTime    = 30 * time.Second // one call of Graph or the admin API
+)
+
+// microsoft is a customer's Microsoft 365 seen from one connection.
+type microsoft struct {
+	e    *entry
+	k    Keeper
+	now  func() time.Time
+	http *http.Client
+}
+
+func (r *Registry) microsoft(op string, e *entry) (*microsoft, error) {
+	k, err := r.custody(op, e.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	return &microsoft{e: e, k: k, now: r.c.Now, http: r.web(e)}, nil
+}
+
+// web trusts the system's roots and, where the connection has a CA of its own
+// (the simulator's), that one. Nothing is kept open: calls are rare.
+func (r *Registry) web(e *entry) *http.Client {
+	roots := r.roots.pool(r.c.Roots)
+	if e.CA != "" {
+		if roots != nil {
+			roots = roots.Clone()
+		} else if system, err := x509.SystemCertPool(); err == nil {
+			roots = system
+		} else {
+			roots = x509.NewCertPool()
+		}
+		roots.AppendCertsFromPEM([]byte(e.CA))
+	}
+	return &http.Client{
+		Timeout:       webTime,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true,
+			Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: webTime,
+		},
+	}
+}
+
+// asApp is Graph with a token of our own application, asked for with one
+// identity's key; "" is the active one's.
+func (m *microsoft) asApp(identity string) (*graph.Client, error) {
+	login, err := entra.New(entra.Config{Base: m.e.Login, Tenant: m.e.EntraTenant, ClientID: m.e.AppID, HTTP: m.http,
+		Assert: func(ctx context.Context, _ string, life time.Duration) (string, error) {
+			return m.k.AssertClient(ctx, m.e.Tenant, m.e.Name, identity, life)
+		}})
+	if err != nil {
+		return nil, err
+	}
+	return graph.New(graph.Config{Base: m.e.Graph, HTTP: m.http, Now: m.now, Token: func(ctx context.Context) (string, error) {
+		t, err := login.Token(ctx, graphScope)
+		return t.Value, err
+	}}), nil
+}
+
+// proof has the keeper prove that it holds an identity's key.
+func (m *microsoft) proof(identity string) graph.Proof {
+	return func(ctx context.Context, _ string) (string, error) {
+		return m.k.ProvePossession(ctx, m.e.Tenant, m.e.Name, identity, 5*time.Minute)
+	}
+}
+
+// grant is what the customer's administrator lets us do.
+type grant struct {
+	*microsoft
+	graph *graph.Client
+	admin *admin.Client // nil where there is no admin API that we know
+}
+
+// granted is the administrator's rights: by the token given, or by the one in
+// custody. Kind missing when there is none.
+func (m *microsoft) granted(ctx context.Context, token string) (*grant, error) {
+	if token == "" {
+		c, err := m.k.OpenCredential(ctx, client.Use{Tenant: m.e.Tenant, Connection: m.e.Name, Purpose: purposeAdmin})
+		if err != nil {
+			return nil, err
+		}
+		token = c.Password
+	}
+	give := func(context.Context) (string, error) { return token, nil }
+	g := &grant{microsoft: m, graph: graph.New(graph.Config{Base: m.e.Graph, HTTP: m.http, Now: m.now, Token: give})}
+	if !isMicrosoft(m.e.Graph) {
+		g.admin = admin.New(admin.Config{Base: m.e.Graph, Tenant: m.e.EntraTenant, Token: give, HTTP: m.http, Now: m.now})
+	}
+	return g, nil
+}
+
+// clouds are Graph's addresses and the login service of each. Microsoft has no
+// published interface for connectors at any of them.
+func clouds() map[string]string {
+	return map[string]string{
+		"https://graph.microsoft.com":             "https://login.microsoftonline.com",
+		"https://graph.microsoft.us":              "https://login.microsoftonline.us",
+		"https://dod-graph.microsoft.us":          "https://login.microsoftonline.us",
+		"https://microsoftgraph.chinacloudapi.cn": "https://login.partner.microsoftonline.cn",
+	}
+}
+
+func isMicrosoft(graphBase string) bool { return clouds()[graphBase] != "" }
+
+// findApp is the customer's app registration for us: the one of that id, the
+// only one there is, or the one that is called Sallyport.
+func findApp(ctx context.Context, g *graph.Client, appID string) (graph.Application, error) {
+	const op = "connection.FindApp"
+	if appID != "" {
+		return g.Application(ctx, appID)
+	}
+	all, err := g.Applications(ctx)
+	if err != nil {
+		return graph.Application{}, err
+	}
+	named := slices.DeleteFunc(slices.Clone(all), func(a graph.Application) bool { return !strings.EqualFold(a.DisplayName, "Sallyport") })
+	switch {
+	case len(all) == 1:
+		return all[0], nil
+	case len(named) == 1:
+		return named[0], nil
+	}
+	return graph.Application{}, fault.New(fault.Invalid, op, "the Entra tenant has several app registrations, or none, and it is not clear which is ours").
+		WithHint("Name it with --app-id, or call it Sallyport.")
+}
+
+// marker is the comment by which connectors of ours are known.
+func (m *microsoft) marker() string { return "Managed by Sallyport: " + m.e.Tenant + "/" + m.e.Name }
+
+const nextMark = " (next)"
+
+// connectors are the inbound connector that lets us in and the second one that
+// is there during a change; nil for none.
+func (g *grant) connectors(ctx context.Context) (first, second *admin.Inbound, err error) {
+	all, err := g.admin.Inbounds(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range all {
+		switch all[i].Comment {
+		case g.marker():
+			first = &all[i]
+		case g.marker() + nextMark:
+			second = &all[i]
+		}
+	}
+	if first == nil {
+		first, err = g.adopt(all)
+	}
+	return first, second, err
+}
+
+// adopt finds the connector that is to become ours: the one named, or the only
+// one that locks the front down to a certificate.
+func (g *grant) adopt(all []admin.Inbound) (*admin.Inbound, error) {
+	var locks []*admin.Inbound
+	for i, c := range all {
+		if strings.EqualFold(c.Name, g.e.Connector) {
+			return &all[i], nil
+		}
+		if c.Enabled && c.ConnectorType == "Partner" && c.RestrictDomainsToCertificate && !strings.HasSuffix(c.Comment, nextMark) {
+			locks = append(locks, &all[i])
+		}
+	}
+	switch {
+	case g.e.Connector != "" || len(locks) == 0:
+		return nil, nil
+	case len(locks) == 1:
+		return locks[0], nil
+	}
+	return nil, fault.New(fault.Conflict, "connection.Adopt", "the tenant has several inbound connectors that restrict to a certificate").
+		WithHint("Name the one that is for this gateway with --connector; a new name makes a new one.")
+}
+
+// accept has the tenant's connectors let in exactly these certificate names,
+// one or two, the first by the main connector. It adds before it takes away,
+// and may be called again after any of its steps.
+func (g *grant) accept(ctx context.Context, names ...string) error {
+	first, second, err := g.connectors(ctx)
+	if err != nil {
+		return err
+	}
+	if len(names) > 1 && names[1] != names[0] {
+		if err := g.second(ctx, first, second, names[1]); err != nil {
+			return err
+		}
+		return g.first(ctx, first, names[0])
+	}
+	if err := g.first(ctx, first, names[0]); err != nil || second == nil {
+		return err
+	}
+	err = g.admin.RemoveInbound(ctx, second.Name)
+	if fault.Is(err, fault.Missing) {
+		return nil
+	}
+	return err
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func (g *grant) first(ctx context.Context, have *admin.Inbound, name string) error {
+	change := admin.InboundChange{TlsSenderCertificateName: &name, Comment: ptr(g.marker()), RequireTls: ptr(true), RestrictDomainsToCertificate: ptr(true)}
+	if have == nil {
+		change.Name, change.ConnectorType, change.SenderDomains = ptr(g.connectorName()), ptr("Partner"), &[]string{"*"}
+		_, err := g.admin.NewInbound(ctx, change)
+		return err
+	}
+	if have.TlsSenderCertificateName == name && have.Comment == g.marker() && have.RestrictDomainsToCertificate && have.RequireTls {
+		return nil
+	}
+	_, err := g.admin.SetInbound(ctx, have.Name, change)
+	return err
+}
+
+func (g *grant) connectorName() string {
+	if g.e.Connector != "" {
+		return g.e.Connector
+	}
+	return "Inbound from Sallyport"
+}
+
+func (g *grant) second(ctx context.Context, first, have *admin.Inbound, name string) error {
+	if have != nil {
+		if have.TlsSenderCertificateName == name {
+			return nil
+		}
+		_, err := g.admin.SetInbound(ctx, have.Name, admin.InboundChange{TlsSenderCertificateName: &name})
+		return err
+	}
+	change := admin.InboundChange{
+		Name: ptr(second(g.connectorName())), ConnectorType: ptr("Partner"), Comment: ptr(g.marker() + nextMark), SenderDomains: &[]string{"*"},
+		TlsSenderCertificateName: &name, RequireTls: ptr(true), RestrictDomainsToCertificate: ptr(true),
+	}
+	if first != nil {
+		change.Name, change.SenderDomains = ptr(second(first.Name)), &first.SenderDomains
+		if len(first.AssociatedAcceptedDomains) > 0 {
+			change.AssociatedAcceptedDomains = &first.AssociatedAcceptedDomains
+		}
+	}
+	_, err := g.admin.NewInbound(ctx, change)
+	return err
+}
+
+// second is the name of the second connector; 64 characters are the most.
+func second(name string) string { return name[:min(len(name), 64-len(nextMark))] + nextMark }
+
+// admitted are the certificate names that the tenant's enabled connectors let
+// in, by connector.
+func (g *grant) admitted(ctx context.Context) (map[string]string, error) {
+	all, err := g.admin.Inbounds(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]string{}
+	for _, c := range all {
+		if c.Enabled && c.TlsSenderCertificateName != "" {
+			names[c.Name] = c.TlsSenderCertificateName
+		}
+	}
+	return names, nil
+}
+
+// covers reports whether a connector's name lets a certificate's name in; a
+// leading wildcard is a domain and all below it.
+func covers(pattern, name string) bool {
+	pattern, name = strings.ToLower(pattern), strings.ToLower(name)
+	base, wild := strings.CutPrefix(pattern, "*.")
+	return pattern == name || wild && (name == base || strings.HasSuffix(name, "."+base))
+}
+
+// key is a certificate as Graph registers it.
+func key(der []byte) graph.Key {
+	return graph.Key{Type: "AsymmetricX509Cert", Usage: "Verify", Key: der}
+}
+
+// registered finds a certificate in an application's list.
+func registered(app graph.Application, der []byte) *graph.Key {
+	for i := range app.Keys {
+		if bytes.Equal(app.Keys[i].Key, der) {
+			return &app.Keys[i]
+		}
+	}
+	return nil
+}
+
+// keepKeys replaces the list by the administrator's right: exactly these.
+func (g *grant) keepKeys(ctx context.Context, ders ...[]byte) error {
+	app, err := g.graph.Application(ctx, g.e.AppID)
+	if err != nil {
+		return err
+	}
+	same := len(app.Keys) == len(ders)
+	var keys []graph.Key
+	for _, der := range ders {
+		if k := registered(app, der); k != nil {
+			keys = append(keys, graph.Key{KeyID: k.KeyID, Type: k.Type, Usage: k.Usage})
+			continue
+		}
+		same = false
+		keys = append(keys, key(der))
+	}
+	if same {
+		return nil
+	}
+	return g.graph.SetKeys(ctx, app.ID, keys)
+}
+
+// addKey registers a certificate on the strength of an identity whose
+// certificate is registered; one that is there already stays.
+func (m *microsoft) addKey(ctx context.Context, by string, der []byte) error {
+	g, err := m.asApp(by)
+	if err != nil {
+		return err
+	}
+	app, err := g.Application(ctx, m.e.AppID)
+	if err != nil || registered(app, der) != nil {
+		return err
+	}
+	_, err = g.AddKey(ctx, app.ID, der, m.proof(by))
+	return err
+}
+
+// dropKey takes a certificate off the list on the strength of another one.
+func (m *microsoft) dropKey(ctx context.Context, by string, der []byte) error {
+	g, err := m.asApp(by)
+	if err != nil {
+		return err
+	}
+	app, err := g.Application(ctx, m.e.AppID)
+	if err != nil {
+		return err
+	}
+	k := registered(app, der)
+	if k == nil {
+		return nil
+	}
+	return g.RemoveKey(ctx, app.ID, k.KeyID, m.proof(by))
+}

@@ -1,0 +1,317 @@
+package connection
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/act"
+	"github.com/sallyport-mail/sallyport/internal/store"
+	"github.com/sallyport-mail/sallyport/internal/tenant"
+)
+
+// Kinds of a change.
+const (
+	KindReplace    = "replace"    // the next epoch, through both gates
+	KindRenew      = "renew"      // the same name, a new key
+	KindCompromise = "compromise" // the next epoch, and the old one refused at once
+)
+
+// Replacement is a change of a connection's identities.
+type Replacement struct {
+	ID         string            `json:"id"`
+	Tenant     string            `json:"tenant"`
+	Connection string            `json:"connection"`
+	Kind       string            `json:"kind"`
+	State      ReplacementState  `json:"state"`
+	From       string            `json:"from"` // name of the mail identity before
+	To         string            `json:"to"`   // and after, "" while it is not issued
+	Identities []Pair            `json:"identities"`
+	Steps      []ReplacementStep `json:"steps"`
+	Waiting    string            `json:"waiting"` // for what, "" for nothing
+	Fix        string            `json:"fix"`     // who has to do what about it
+	Notes      []string          `json:"notes"`   // what is left to a person
+	Actor      string            `json:"actor"`
+	// OldRefused: it was shown that the partner refuses the old identity.
+	OldRefused bool `json:"old_refused"`
+	// Of the tenant's mail over this connection while the change was under way:
+	// how many recipients the partner refused because of who we are, and the
+	// longest time from acceptance to delivery. -1: not measured.
+	Refused    int       `json:"refused"`
+	DelayedMax int64     `json:"delayed_max_ms"`
+	StartedAt  time.Time `json:"started_at"`
+	ChangedAt  time.Time `json:"changed_at"`
+}
+
+// Pair is one identity and its successor, by id.
+type Pair struct {
+	Purpose  string `json:"purpose"`
+	From     string `json:"from"`
+	To       string `json:"to"`
+	FromSHA  string `json:"from_sha256"`
+	ToSHA    string `json:"to_sha256"`
+	FromName string `json:"from_name"`
+	ToName   string `json:"to_name"`
+	Epoch    uint64 `json:"epoch"` // of From
+}
+
+// ReplacementStep is a state that was reached.
+type ReplacementStep struct {
+	State ReplacementState `json:"state"`
+	At    time.Time        `json:"at"`
+}
+
+// OK reports whether the change has come to its end.
+func (p *Replacement) OK() bool { return p.State == Done }
+
+func (p *Replacement) pair(purpose string) *Pair {
+	for i := range p.Identities {
+		if p.Identities[i].Purpose == purpose {
+			return &p.Identities[i]
+		}
+	}
+	return nil
+}
+
+// StartReplacement asks for the next epoch of a connection's identities; the
+// work is done by Run. One that is under way is returned as it is.
+func (r *Registry) StartReplacement(ctx context.Context, a tenant.Actor, tenant, name, kind string) (Replacement, error) {
+	const op = "connection.Replace"
+	e := r.entry(tenant, name)
+	if e == nil {
+		return Replacement{}, missing(op, tenant, name)
+	}
+	if !e.hasIdentity() {
+		return Replacement{}, invalid(op, "connection "+name+" shows no identity", "Only connections of kind m365 or with --tls mutual have one.")
+	}
+	if have, err := r.underWay(ctx, tenant, name); err != nil || have != nil {
+		if err != nil {
+			return Replacement{}, wrap(op, err)
+		}
+		return *have, nil
+	}
+	_, all, err := r.identities(ctx, e)
+	if err != nil {
+		return Replacement{}, wrap(op, err)
+	}
+	p := r.newReplacement(a, e, kind)
+	for _, purpose := range e.purposes() {
+		i := active(all, purpose)
+		if i == nil {
+			return Replacement{}, fault.New(fault.Conflict, op, "connection "+name+" has no active identity for "+purpose).
+				WithHint("Give it one first: sallyport connection setup " + tenant + " " + name + ".")
+		}
+		p.add(*i)
+	}
+	if err := r.insertReplacement(ctx, a, &p); err != nil {
+		return Replacement{}, wrap(op, err)
+	}
+	r.kick()
+	return p, nil
+}
+
+func (r *Registry) newReplacement(a tenant.Actor, e *entry, kind string) Replacement {
+	now := r.now()
+	return Replacement{
+		ID: ulid.Make().String(), Tenant: e.Tenant, Connection: e.Name, Kind: kind, State: Wanted, Actor: string(a),
+		Steps: []ReplacementStep{{Wanted, now}}, Identities: []Pair{}, Notes: []string{}, Refused: -1, DelayedMax: -1, StartedAt: now, ChangedAt: now,
+	}
+}
+
+// add takes an identity into the change.
+func (p *Replacement) add(i act.Identity) {
+	p.Identities = append(p.Identities, Pair{Purpose: i.Purpose, From: i.ID, FromSHA: i.SHA256, FromName: i.Name, Epoch: i.Epoch})
+	if i.Purpose == PurposeClient {
+		p.From = i.Name
+	}
+}
+
+// UndoReplacement has the change under way go back to where it began. Kind
+// conflict once the partner has dropped the old identity.
+func (r *Registry) UndoReplacement(ctx context.Context, a tenant.Actor, tenant, name string) (Replacement, error) {
+	const op = "connection.Undo"
+	unlock, err := r.busy.lock(ctx, place{tenant, name})
+	if err != nil {
+		return Replacement{}, wrap(op, err)
+	}
+	defer unlock()
+	p, err := r.underWay(ctx, tenant, name)
+	switch {
+	case err != nil:
+		return Replacement{}, wrap(op, err)
+	case p == nil:
+		return Replacement{}, fault.New(fault.Missing, op, "no replacement of connection "+name+" is under way")
+	case p.State == Undoing:
+		return *p, nil
+	case p.Kind == KindCompromise:
+		return Replacement{}, mayNotMove(op, Repointed, onUndo)
+	}
+	if err := r.advance(ctx, p, onUndo); err != nil {
+		return Replacement{}, wrap(op, err)
+	}
+	r.kick()
+	return *p, nil
+}
+
+// Replacement is the change of a connection that is under way, else the last
+// one. Kind missing when there was none.
+func (r *Registry) Replacement(ctx context.Context, tenant, name string) (Replacement, error) {
+	const op = "connection.Replacement"
+	if r.entry(tenant, name) == nil {
+		return Replacement{}, missing(op, tenant, name)
+	}
+	p, err := r.readReplacement(r.c.DB.For(tenant).QueryRow(ctx, lastReplacement, name))
+	if err == nil && p == nil {
+		err = fault.New(fault.Missing, op, "connection "+name+" was never replaced").WithHint("Begin: sallyport connection replace " + tenant + " " + name + ".")
+	}
+	if err != nil {
+		return Replacement{}, wrap(op, err)
+	}
+	return *p, nil
+}
+
+func (r *Registry) underWay(ctx context.Context, tenant, name string) (*Replacement, error) {
+	return r.readReplacement(r.c.DB.For(tenant).QueryRow(ctx, openReplacement, name))
+}
+
+// readReplacement is nil for no row.
+func (r *Registry) readReplacement(row interface{ Scan(...any) error }) (*Replacement, error) {
+	var state, spec string
+	err := row.Scan(&state, &spec)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, store.Fault("", err)
+	}
+	var p Replacement
+	if err := json.Unmarshal([]byte(spec), &p); err != nil {
+		return nil, fault.Wrap(fault.Internal, "", err)
+	}
+	p.State = ReplacementState(state)
+	return &p, nil
+}
+
+func (r *Registry) insertReplacement(ctx context.Context, a tenant.Actor, p *Replacement) error {
+	spec, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return r.c.DB.For(p.Tenant).Change(ctx, func(tx store.TenantTx) error {
+		_, err := tx.Exec(insertReplacement, p.ID, p.Connection, string(p.State), string(spec), p.StartedAt.UnixMicro())
+		if err != nil {
+			return conflict(err, "", "a replacement of connection "+p.Connection+" has just begun")
+		}
+		return tx.Audit(r.event(a, "connection."+p.Kind, p.Tenant, p.Connection, p.ID))
+	})
+}
+
+// advance moves a change on by the table, durably, with an audit event; what
+// was waited for is over.
+func (r *Registry) advance(ctx context.Context, p *Replacement, on replacementEvent) error {
+	to, ok := nextState(p.State, on)
+	if !ok {
+		return mayNotMove("connection.Advance", p.State, on)
+	}
+	n := *p
+	n.State, n.ChangedAt, n.Waiting, n.Fix = to, r.now(), "", ""
+	n.Steps = append(slices.Clone(p.Steps), ReplacementStep{to, n.ChangedAt})
+	if to.ended() {
+		r.measure(ctx, &n)
+	}
+	if err := r.saveReplacement(ctx, &n, true); err != nil {
+		return err
+	}
+	*p = n
+	return nil
+}
+
+// note keeps what is waited for, and what a step has found.
+func (r *Registry) note(ctx context.Context, p *Replacement, waiting, fix string) error {
+	if p.Waiting == waiting && p.Fix == fix {
+		return nil
+	}
+	p.Waiting, p.Fix = waiting, fix
+	return r.saveReplacement(ctx, p, false)
+}
+
+func (r *Registry) saveReplacement(ctx context.Context, p *Replacement, moved bool) error {
+	spec, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	ended := 0
+	if p.State.ended() {
+		ended = 1
+	}
+	return r.c.DB.For(p.Tenant).Change(ctx, func(tx store.TenantTx) error {
+		if _, err := tx.Exec(updateReplacement, p.ID, string(p.State), ended, string(spec), r.now().UnixMicro()); err != nil {
+			return err
+		}
+		if !moved {
+			return nil
+		}
+		return tx.Audit(r.event(tenant.Actor(p.Actor), "connection."+p.Kind+"."+string(p.State), p.Tenant, p.Connection, p.ID))
+	})
+}
+
+// openReplacements are those under way of all tenants.
+func (r *Registry) openReplacements(ctx context.Context) ([]Replacement, error) {
+	rows, err := r.c.DB.Operator("changes of identities to go on with").Query(ctx, allOpenReplacements)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []Replacement
+	for rows.Next() {
+		p, err := r.readReplacement(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, *p)
+	}
+	return all, store.Fault("", rows.Err())
+}
+
+// Flow is what became of a connection's mail in some time.
+type Flow struct {
+	Refused    int           // recipients refused because of who we are
+	DelayedMax time.Duration // from acceptance to delivery, at most
+}
+
+const (
+	measureTime = 30 * time.Second
+	measureSpan = 10 * time.Minute
+)
+
+// measuredFrom is when the change began; for one that waited long for its
+// partner, when the waiting was over: it touched no mail before.
+func (p *Replacement) measuredFrom() time.Time {
+	for _, s := range p.Steps {
+		if (s.State == BothAccepted || s.State == Repointed) && s.At.Sub(p.StartedAt) > measureSpan {
+			return s.At
+		}
+	}
+	return p.StartedAt
+}
+
+// measure asks for the flow since the change began.
+func (r *Registry) measure(ctx context.Context, p *Replacement) {
+	if r.c.Flow == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), measureTime)
+	defer cancel()
+	f, err := r.c.Flow(ctx, p.Tenant, p.Connection, p.measuredFrom(), r.now())
+	if err != nil {
+		r.c.Log.Warn("the mail during a replacement could not be measured", "tenant", p.Tenant, "connection", p.Connection, "error", err)
+		return
+	}
+	p.Refused, p.DelayedMax = f.Refused, f.DelayedMax.Milliseconds()
+}

@@ -1,0 +1,57 @@
+package connection
+
+import (
+	"encoding/pem"
+	"fmt"
+	"strings"
+)
+
+// quotePS is a string of PowerShell.
+func quotePS(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// script is what the customer's administrator runs so that his Exchange Online
+// lets our mail in, and nobody else's past us.
+func script(e *entry, name string) string {
+	connector := orText(e.Connector, "Inbound from Sallyport")
+	return strings.Join([]string{
+		"# For an Exchange administrator of Entra tenant " + e.EntraTenant + ", in PowerShell with the module ExchangeOnlineManagement.",
+		"# From then on mail from the internet is accepted from this gateway alone: point the MX of the domains at it first.",
+		"Connect-ExchangeOnline",
+		"Get-InboundConnector | Format-Table Name,ConnectorType,Enabled,TlsSenderCertificateName,RestrictDomainsToCertificate",
+		"New-InboundConnector -Name " + quotePS(connector) + " -ConnectorType Partner -SenderDomains '*' `",
+		"  -RequireTls $true -RestrictDomainsToCertificate $true `",
+		"  -TlsSenderCertificateName " + quotePS(name) + " `",
+		"  -Comment " + quotePS((&microsoft{e: e}).marker()),
+	}, "\n") + "\n"
+}
+
+// secondConnector is what lets a second certificate name in for the time of a
+// change.
+func secondConnector(e *entry, name string) string {
+	return fmt.Sprintf("New-InboundConnector -Name %s -ConnectorType Partner -SenderDomains '*' -RequireTls $true -RestrictDomainsToCertificate $true -TlsSenderCertificateName %s -Comment %s",
+		quotePS(second(orText(e.Connector, "Inbound from Sallyport"))), quotePS(name), quotePS((&microsoft{e: e}).marker()+nextMark))
+}
+
+// renameConnector is what leaves the new name alone.
+func renameConnector(e *entry, name string) string {
+	connector := orText(e.Connector, "Inbound from Sallyport")
+	return fmt.Sprintf("Set-InboundConnector -Identity %s -TlsSenderCertificateName %s\nRemove-InboundConnector -Identity %s -Confirm:$false",
+		quotePS(connector), quotePS(name), quotePS(second(connector)))
+}
+
+// colons is a fingerprint as Postfix and OpenSSL write it.
+func colons(sha string) string {
+	sha = strings.ToUpper(sha)
+	var b strings.Builder
+	for i := 0; i < len(sha); i += 2 {
+		if i > 0 {
+			b.WriteByte(':')
+		}
+		b.WriteString(sha[i:min(i+2, len(sha))])
+	}
+	return b.String()
+}
+
+func pemOf(der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
