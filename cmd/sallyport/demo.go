@@ -12,7 +12,8 @@ type demoCmd struct {
 	Messages int  `help:"How many to send." default:"6000"`
 }
 
-// Run demonstrates with this very executable, and fails when mail was lost.
+// Run demonstrates with this very executable, and fails when mail was lost, an
+// old identity is still let in, or a ledger does not verify.
 func (c *demoCmd) Run(e *env) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -32,7 +33,7 @@ func (c *demoCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if v.Lost > 0 {
+	if v.Lost > 0 || !v.LedgerOK || !v.Replaced.Refused || !v.Compromised.Refused {
 		return errReported
 	}
 	return nil

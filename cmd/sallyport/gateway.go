@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/directory"
 	"github.com/sallyport-mail/sallyport/internal/edge"
 	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/client"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/mailauth/dns"
 	"github.com/sallyport-mail/sallyport/internal/outbox"
@@ -37,6 +38,7 @@ type gateway struct {
 	store       *store.Store
 	tenants     *tenant.Registry
 	custody     *custody
+	signers     client.Signers // of connections: custody, but in a benchmark
 	resolver    dns.Resolver
 	connections *connection.Registry
 	directory   *directory.Directory
@@ -100,7 +102,7 @@ func (g *gateway) openConnections(ctx context.Context) (err error) {
 		return err
 	}
 	g.connections, err = connection.New(ctx, connection.Config{
-		DB: g.store.Control, Tenants: g.tenants, Resolver: g.resolver, Signers: g.custody, Credentials: g.custody,
+		DB: g.store.Control, Tenants: g.tenants, Resolver: g.resolver, Signers: g.signers, Credentials: g.custody,
 		Keepers: g.keeperOf, Flow: g.flow, MXPort: g.cfg.DNS.MXPort, IsLocal: g.cfg.isOurs(), Hello: g.cfg.hostname(""), Dress: g.dress, Timeouts: g.cfg.Delivery.timeouts(),
 		Log: g.log, Now: time.Now,
 	})

@@ -45,7 +45,7 @@ func (g *gateway) openCustody(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	g.keepers = c.Cells
+	g.keepers, g.signers = c.Cells, c
 	g.closers = append(g.closers, func(context.Context) error { c.close(); return nil })
 	if err := g.moveServerPairs(); err != nil {
 		return err
