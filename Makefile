@@ -53,12 +53,13 @@ bench: deps
 	$(GO) test -run '^$$' -bench Issue -benchtime 36100x ./internal/keeper
 	$(GO) test -run '^$$' -bench Handshake -benchtime 20000x ./internal/keeper
 	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -run TestMillion ./internal/ledger
-	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -timeout 60m -run TestBench ./test
+	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -timeout 60m -run TestBenchMutual ./cmd/sallyport
+	SALLYPORT_BENCH=1 $(GO) test -v -count=1 -timeout 60m -run 'TestBench|TestReplaceMany' ./test
 
 # The long form: 50 kills a store, power cuts, the million, a flood, the unit under
 # systemd (which needs root).
 chaos: deps
-	SALLYPORT_CHAOS=1 $(GO) test -v -timeout 120m -run 'Kill|Power|Million|Disk|NoSpace|Flood|Outage|Rogue|Tenants|Corpora|Systemd' ./test ./internal/store ./internal/queue
+	SALLYPORT_CHAOS=1 $(GO) test -v -timeout 120m -run 'Kill|Power|Million|Disk|NoSpace|Flood|Outage|Rogue|Tenants|Corpora|Systemd|EachChange' ./test ./internal/store ./internal/queue ./internal/keeper ./internal/ledger
 
 # Every fuzz target for FUZZTIME, FUZZERS of them at a time, a core each.
 FUZZTIME ?= 5m
