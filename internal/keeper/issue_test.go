@@ -178,6 +178,20 @@ func TestLeftWanted(t *testing.T) {
 	})
 }
 
+// What the keeper stopped in the middle of is finished by the next process: who
+// asked for it waits for its certificate.
+func TestLeftWantedIsFinished(t *testing.T) {
+	r := newRig(t)
+	r.boundAll(t, "acme")
+	if _, _, err := r.want(t.Context(), wish{id: "01LEFT", seat: seat{"acme", "mailbox", ofClient}}, builtin); err != nil {
+		t.Fatal(err)
+	}
+	r.end()
+	r = openRig(t, r.dir, r.kek)
+	got := r.reached(t, "01LEFT", act.Issued)
+	r.verify(t, got, x509.ExtKeyUsageClientAuth)
+}
+
 // fakeIssuer signs with the builtin CA, or fails; it advises.
 type fakeIssuer struct {
 	at    time.Time

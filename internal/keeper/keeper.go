@@ -151,7 +151,7 @@ func (k *Keeper) openHeld(ctx context.Context) error {
 	if k.mayAct() != nil {
 		return nil
 	}
-	for _, step := range []func(context.Context) error{k.openAuthority, k.openIssuers, k.openIdentities, k.openHosts, k.openPool} {
+	for _, step := range []func(context.Context) error{k.openAuthority, k.openIssuers, k.openIdentities, k.leftAwaited, k.openHosts, k.openPool} {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -120,18 +120,8 @@ func (k *Keeper) request(ctx context.Context, w wish, by Issuer) (*identity, err
 	return r, nil
 }
 
-// runAwaited asks issuers for what is wanted of them, also what an earlier
-// process had begun, until ctx ends.
+// runAwaited asks issuers for what is wanted of them, until ctx ends.
 func (k *Keeper) runAwaited(ctx context.Context) {
-	rows, err := k.rows(ctx, selectWanted, k.now().UnixMicro())
-	if err != nil {
-		k.c.Log.Error("keeper: what was wanted could not be read", "error", err)
-	}
-	for _, r := range rows {
-		if r.issuer != builtin {
-			k.awaited.add(r.id, await{at: k.now()})
-		}
-	}
 	for {
 		ready, next := k.awaited.take(k.now())
 		var all sync.WaitGroup
@@ -149,6 +139,16 @@ func (k *Keeper) runAwaited(ctx context.Context) {
 		case <-time.After(next):
 		}
 	}
+}
+
+// leftAwaited are those that an earlier process has left: its last acts may
+// have ended between the key and the certificate.
+func (k *Keeper) leftAwaited(ctx context.Context) error {
+	rows, err := k.rows(ctx, selectWanted, k.now().UnixMicro())
+	for _, r := range rows {
+		k.awaited.add(r.id, await{at: k.now()})
+	}
+	return err
 }
 
 // tryAwaited asks once. A CA that says later is asked again, anything else ends
