@@ -229,6 +229,9 @@ func (r *Registry) advance(ctx context.Context, p *Replacement, on replacementEv
 		return err
 	}
 	*p = n
+	if to.ended() { // it may have used the standby
+		r.wantStandby(place{p.Tenant, p.Connection})
+	}
 	return nil
 }
 

@@ -189,14 +189,24 @@ func (k *Keeper) issueAwaited(ctx context.Context, r *identity, by Issuer) error
 	return k.certify(ctx, r, chain, key.Public())
 }
 
-// replaced is the certificate that a row's renews: the active one of the same
-// name and issuer, nil for none.
+// replaced is the certificate that a row's renews: of the same name and issuer
+// the active one, else the newest that a standby has. nil for none.
 func (k *Keeper) replaced(ctx context.Context, r *identity) []byte {
-	have, err := k.row(ctx, selectActive, r.tenant, r.connection, r.purpose)
-	if err != nil || have.name != r.name || have.issuer != r.issuer {
+	all, err := k.rows(ctx, selectConnection, r.tenant, r.connection)
+	if err != nil {
 		return nil
 	}
-	if der := chainOf(have.chain); len(der) > 0 {
+	var found *identity
+	for _, have := range all {
+		same := have.purpose == r.purpose && have.name == r.name && have.issuer == r.issuer && have.id != r.id && have.chain != ""
+		if same && (found == nil || found.state != act.Active) {
+			found = have
+		}
+	}
+	if found == nil {
+		return nil
+	}
+	if der := chainOf(found.chain); len(der) > 0 {
 		return der[0]
 	}
 	return nil
