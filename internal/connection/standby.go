@@ -240,9 +240,15 @@ func planStandby(mine []act.Identity, now time.Time, wanted bool) (p standbyPlan
 // empty reports that nothing is to be done.
 func (p standbyPlan) empty() bool { return len(p.spare) == 0 && p.issue == nil }
 
-// ageing reports an identity with less than a third of its life left.
+// ageing reports an identity with less than a third of its life left, or one
+// that does not count yet: it was made while the clock was ahead.
 func ageing(i act.Identity, now time.Time) bool {
-	return i.NotAfter.Sub(now) < i.NotAfter.Sub(i.NotBefore)/3
+	return !counts(i, now) || i.NotAfter.Sub(now) < i.NotAfter.Sub(i.NotBefore)/3
+}
+
+// counts reports a certificate that is in its time.
+func counts(i act.Identity, now time.Time) bool {
+	return !now.Before(i.NotBefore) && now.Before(i.NotAfter)
 }
 
 // tainted reports that an identity of an epoch is compromised. Partners match

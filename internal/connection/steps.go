@@ -133,7 +133,7 @@ func (c *change) keepsName(p Pair) bool {
 func (c *change) successor(p Pair) *act.Identity {
 	mine := ofPurpose(c.all, p.Purpose)
 	fits := func(i act.Identity) bool {
-		if i.ID == p.From || i.State == act.Issued && !c.now().Before(i.NotAfter) {
+		if i.ID == p.From || i.State == act.Issued && !counts(i, c.now()) {
 			return false
 		}
 		if c.keepsName(p) {

@@ -97,7 +97,7 @@ func (a *awaited) take(now time.Time) (ready map[string]await, next time.Duratio
 	defer a.mu.Unlock()
 	ready, next = map[string]await{}, longestPause
 	for id, w := range a.due {
-		if wait := w.at.Sub(now); wait > 0 {
+		if wait := w.at.Sub(now); wait > 0 && wait <= longestPause { // longer: the clock went back
 			next = min(next, wait)
 		} else if len(ready) < issuesAtATime {
 			ready[id] = w
