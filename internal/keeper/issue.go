@@ -277,7 +277,7 @@ func (k *Keeper) makeKey(ctx context.Context, r *identity, a keys.Algorithm, dec
 		return nil, err
 	}
 	r.handle = made.Handle
-	r.marker, err = markerOf(dk, p, decoy)
+	r.marker, err = k.mark(ctx, r, r.state, decoy)
 	return made.Public, err
 }
 
@@ -292,11 +292,15 @@ func (k *Keeper) certify(ctx context.Context, r *identity, chain [][]byte, publi
 	if !samePublic(public, leaf.PublicKey) || leaf.VerifyHostname(r.name) != nil {
 		return fault.New(fault.Later, op, "the issuer "+r.issuer+" gave a certificate of another key or name").WithHint("Look at that issuer's settings and log.")
 	}
-	r.chain, r.sha256 = chainText(chain), sumOf(leaf.Raw)
+	marker, err := k.remark(ctx, r, act.Issued)
+	if err != nil {
+		return err
+	}
+	r.marker, r.chain, r.sha256 = marker, chainText(chain), sumOf(leaf.Raw)
 	r.notBefore, r.notAfter = leaf.NotBefore.UnixMicro(), leaf.NotAfter.UnixMicro()
 	r.state, r.changed = act.Issued, k.now().UnixMicro()
 	return k.door.Change(ctx, func(tx store.KeeperTx) error {
-		n, err := tx.Exec(updateIssued, r.chain, r.sha256, r.notBefore, r.notAfter, r.changed, r.id)
+		n, err := tx.Exec(updateIssued, r.chain, r.sha256, r.notBefore, r.notAfter, r.changed, r.marker, r.id)
 		if err == nil && n != 1 {
 			err = fault.New(fault.Conflict, op, "the identity is not wanted any more").WithHint("The connection was released meanwhile.")
 		}
@@ -326,7 +330,7 @@ func (k *Keeper) giveUp(ctx context.Context, r *identity, why error) {
 	defer cancel()
 	r.explanation = clip("not issued: " + fault.Sentence(why))
 	err := k.door.Change(ctx, func(tx store.KeeperTx) error {
-		_, err := tx.Exec(updateGiveUp, r.explanation, k.now().UnixMicro(), r.id)
+		_, err := tx.Exec(updateGiveUp, r.explanation, k.now().UnixMicro(), []byte{}, r.id)
 		return err
 	})
 	if err != nil {
@@ -390,7 +394,7 @@ func (k *Keeper) openIdentities(ctx context.Context) error {
 		err := k.own(ctx, ownAct{name: string(act.MoveIdentity), tenant: r.tenant, connection: r.connection, purpose: r.purpose,
 			subject: moved(r.id, act.Wanted, act.Retired)}, func(ctx context.Context) error {
 			return k.door.Change(ctx, func(tx store.KeeperTx) error {
-				_, err := tx.Exec(updateGiveUp, "not issued: the keeper stopped in the middle of it", k.now().UnixMicro(), r.id)
+				_, err := tx.Exec(updateGiveUp, "not issued: the keeper stopped in the middle of it", k.now().UnixMicro(), []byte{}, r.id)
 				return err
 			})
 		})
