@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 	"github.com/sallyport-mail/sallyport/internal/keeper/operator"
 )
@@ -94,5 +95,28 @@ func TestAwaitedAndClock(t *testing.T) {
 	}
 	if ready, _ := a.take(now.Add(-24 * time.Hour)); len(ready) != 1 {
 		t.Error("it waits for a day")
+	}
+}
+
+// A request that an issuer puts off goes on although the clock jumps ahead, and
+// ends once it was put off for a day.
+func TestPutOffAndClock(t *testing.T) {
+	j := &jumping{}
+	f := &fakeIssuer{fail: fault.New(fault.Later, "acme", "the CA is away")}
+	r := newRig(t, j.set, func(c *Config) { c.Issuers = []Issuer{f} })
+	r.boundAll(t, "acme")
+	got, err := r.IssueIdentity(t.Context(), someone(), act.Issue{Context: of("acme", ofClient), Issuer: "acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it was asked", func() bool { return f.calls.Load() > 0 })
+	j.jump(25 * time.Hour)
+	r.tryAwaited(t.Context(), got.ID, await{})
+	if now := r.show(t, got.ID); now.State != act.Wanted {
+		t.Errorf("given up: %+v", now)
+	}
+	r.tryAwaited(t.Context(), got.ID, await{waited: otherWanted})
+	if now := r.show(t, got.ID); now.State != act.Retired {
+		t.Errorf("asked for ever: %+v", now)
 	}
 }

@@ -135,7 +135,7 @@ func edited(op, text string) error {
 // markerSize is the plaintext of every marker: decoy or not, rows look alike.
 const markerSize = 16
 
-// markerOf says in a sealed blob of fixed size whether a row is a decoy. The
+// markerOf says in a sealed blob of fixed size whether a credential is a decoy. The
 // place is the row's; its kind is replaced.
 func markerOf(dk *seal.DataKey, place seal.Place, decoy bool) ([]byte, error) {
 	place.Kind = seal.Marker
@@ -150,7 +150,7 @@ func markerOf(dk *seal.DataKey, place seal.Place, decoy bool) ([]byte, error) {
 	return dk.Seal(place, secret)
 }
 
-// readMarker is the other way round. A row whose marker does not open is not
+// readMarker is the other way round. One whose marker does not open is not
 // used: it may be a decoy.
 func readMarker(dk *seal.DataKey, place seal.Place, blob []byte) (bool, error) {
 	place.Kind = seal.Marker

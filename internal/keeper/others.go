@@ -75,8 +75,9 @@ type awaited struct {
 }
 
 type await struct {
-	at    time.Time // when it is tried
-	pause time.Duration
+	at     time.Time // when it is tried
+	pause  time.Duration
+	waited time.Duration // all pauses: a clock that jumps ahead ends no request
 }
 
 func (a *awaited) init() { a.wake, a.due = make(chan struct{}, 1), map[string]await{} }
@@ -166,8 +167,9 @@ func (k *Keeper) tryAwaited(ctx context.Context, id string, w await) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	if fault.Is(err, fault.Later) && k.now().Sub(moment(r.created)) < otherWanted {
+	if fault.Is(err, fault.Later) && w.waited < otherWanted {
 		w.pause = min(max(2*w.pause, issuePause), longestPause)
+		w.waited += w.pause
 		w.at = k.now().Add(w.pause)
 		k.c.Log.Warn("keeper: an issuer is asked again", "issuer", r.issuer, "identity", r.id, "after", w.pause.String(), "error", err)
 		k.awaited.add(id, w)
