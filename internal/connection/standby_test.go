@@ -45,6 +45,11 @@ func (c *cloud) standby(t testing.TB) map[string]connection.Identity {
 	if len(found) != 2 {
 		t.Fatalf("standbys are %+v", found)
 	}
+	for purpose, now := range c.identities(t) {
+		if i := found[purpose]; i.Epoch <= now.Epoch || i.Name == now.Name {
+			t.Errorf("the standby of %+v is %+v", now, i)
+		}
+	}
 	return found
 }
 
@@ -178,6 +183,26 @@ func TestStandbyRenewed(t *testing.T) {
 	if got, _ := c.Identity(t.Context(), "acme", fresh["entra-app"].ID); next.Epoch != 3 || got.State != "retired" {
 		t.Errorf("%+v, and before it %+v", next, got)
 	}
+}
+
+// TestTaintedStandby: one whose name had a key that was stolen is not used, also
+// before quiet time has replaced it.
+func TestTaintedStandby(t *testing.T) {
+	c := standbyCloud(t)
+	c.keeper.Life = 1500 * time.Millisecond
+	aged := c.standby(t)
+	c.keeper.Life = 30 * 24 * time.Hour
+	fresh := c.standby(t)
+	_, err := c.Compromise(t.Context(), "token:1", "acme", aged["smtp-client"].ID)
+	must(t, err)
+	_, err = c.StartReplacement(t.Context(), "token:1", "acme", "mailbox", connection.KindReplace)
+	must(t, err)
+	done := c.finish(t)
+	now := c.identities(t)
+	if done.State != connection.Done || now["smtp-client"].Epoch != 3 || now["entra-app"].ID != fresh["entra-app"].ID {
+		t.Errorf("%+v, active are %+v", done, now)
+	}
+	c.standby(t)
 }
 
 // TestStandbyRounds goes through all changes ten times: four identities are
