@@ -42,7 +42,14 @@ type config struct {
 	Alarm     alarmConfig      `toml:"alarm,omitempty"`
 	Keepers   []keeperAt       `toml:"keeper,omitempty"`
 	ACME      acmeListener     `toml:"acme,omitempty"`
+	Custody   custodyConfig    `toml:"custody,omitempty"`
 }
+
+type custodyConfig struct {
+	Standby *bool `toml:"standby,omitempty" comment:"A next identity for each connection, made in quiet time; true without."`
+}
+
+func (c custodyConfig) standby() bool { return c.Standby == nil || *c.Standby }
 
 // acmeListener answers the challenges by which public CAs see that our names
 // are ours (RFC 8555 8.3).

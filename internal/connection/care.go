@@ -95,6 +95,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { r.keepCare(ctx) })
+	all.Go(func() { r.keepStandbys(ctx) })
 	var mu sync.Mutex
 	driven := map[string]bool{}
 	for {

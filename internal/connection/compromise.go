@@ -29,6 +29,7 @@ func (r *Registry) Compromise(ctx context.Context, a tenant.Actor, tenant, id st
 		// Nothing shows it: it is enough that nothing ever will.
 		if i.State != act.Compromised {
 			_, err = k.MoveIdentity(ctx, i, act.Compromised)
+			r.wantStandby(place{i.Tenant, i.Connection}) // it may have been one
 		}
 		return Replacement{Tenant: i.Tenant, Connection: i.Connection, Kind: KindCompromise, State: Done, From: i.Name,
 			Identities: []Pair{{Purpose: i.Purpose, From: i.ID, FromSHA: i.SHA256, FromName: i.Name, Epoch: i.Epoch}}, Steps: []ReplacementStep{}, Notes: []string{}, Refused: -1, DelayedMax: -1}, wrap(op, err)

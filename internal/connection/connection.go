@@ -29,6 +29,9 @@ type Config struct {
 	// Keepers is the keeper of a tenant's region; nil without keepers, and then
 	// identities are files that Signers reads.
 	Keepers func(tenant string) (Keeper, error)
+	// Standby has a next identity made in quiet time for each connection that
+	// shows one, so that a replacement waits for no issuer.
+	Standby bool
 	// Flow measures a connection's mail between two moments; nil measures
 	// nothing.
 	Flow    func(ctx context.Context, tenant, connection string, from, to time.Time) (Flow, error)
@@ -162,6 +165,7 @@ type Registry struct {
 	roots  rootCache
 	health healthBook
 
+	standby  standbys
 	busy     keyed                   // changes of identity, one after another for each connection
 	wake     chan struct{}           // for Run
 	hurried  map[place]chan struct{} // closed to have a change try again
@@ -232,6 +236,7 @@ func (c *choice) add(e *entry) {
 func New(ctx context.Context, c Config) (*Registry, error) {
 	r := &Registry{c: c, tenants: make(map[string]*routing), claims: make(map[claim]*entry), wake: make(chan struct{}, 1)}
 	r.health.write = r.writeHealth
+	r.standby.pace = quietPace()
 	if err := r.load(ctx); err != nil {
 		return nil, wrap("connection.New", err)
 	}

@@ -1,6 +1,9 @@
 package connection
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // StopAt has changes of identity stop at a point as a kill would; f sees each
 // state twice, "before" its step and "after" it, before that is recorded.
@@ -26,3 +29,21 @@ func ReplacementTable() (rows [][3]string) {
 
 // Finish goes on with connections whose first identity is still on its way.
 func (r *Registry) Finish(ctx context.Context) { r.finish(ctx) }
+
+// Quiet sets how standbys are spread over time.
+func (r *Registry) Quiet(rest, settle, public time.Duration) {
+	r.standby.pace = pace{rest, settle, public}
+}
+
+// MakeStandby gives a connection its standbys now.
+func (r *Registry) MakeStandby(ctx context.Context, tenant, name string) error {
+	return r.standbyOf(ctx, r.entry(tenant, name))
+}
+
+// TakeStandbys are the names of the connections that quiet time looks at.
+func (r *Registry) TakeStandbys(now time.Time) (names []string) {
+	for _, e := range r.takeStandbys(now) {
+		names = append(names, e.Name)
+	}
+	return names
+}

@@ -200,9 +200,10 @@ func begin(ctx context.Context, k Keeper, e *entry, purpose string, have []act.I
 		return nil
 	}
 	mine := ofPurpose(have, purpose)
-	first := pick(mine, act.Issued)
+	usable := slices.DeleteFunc(slices.Clone(mine), func(i act.Identity) bool { return tainted(mine, i.Epoch) })
+	first := pick(usable, act.Issued)
 	if first == nil {
-		first = pick(mine, act.Wanted)
+		first = pick(usable, act.Wanted)
 	}
 	if first == nil {
 		q := act.Issue{Issuer: e.issuerOf(purpose)}

@@ -93,6 +93,7 @@ func (r *Registry) careOf(ctx context.Context, e *entry) (late []string, err err
 		}
 	}
 	if !due {
+		r.lookForStandby(e, all)
 		return late, nil
 	}
 	_, err = r.StartReplacement(ctx, caretaker, e.Tenant, e.Name, KindRenew)

@@ -229,6 +229,9 @@ func (r *Registry) advance(ctx context.Context, p *Replacement, on replacementEv
 		return err
 	}
 	*p = n
+	if to.ended() { // it may have used the standby
+		r.wantStandby(place{p.Tenant, p.Connection})
+	}
 	return nil
 }
 
@@ -308,7 +311,12 @@ func (r *Registry) measure(ctx context.Context, p *Replacement) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), measureTime)
 	defer cancel()
-	f, err := r.c.Flow(ctx, p.Tenant, p.Connection, p.measuredFrom(), r.now())
+	from, to := p.measuredFrom(), r.now()
+	if to.Before(from) {
+		r.c.Log.Warn("the mail during a replacement was not measured: the clock went back", "tenant", p.Tenant, "connection", p.Connection)
+		return
+	}
+	f, err := r.c.Flow(ctx, p.Tenant, p.Connection, from, to)
 	if err != nil {
 		r.c.Log.Warn("the mail during a replacement could not be measured", "tenant", p.Tenant, "connection", p.Connection, "error", err)
 		return

@@ -90,11 +90,11 @@ func (c *change) issue(ctx context.Context) error {
 		pair := &c.p.Identities[i]
 		next := c.successor(*pair)
 		if next == nil {
-			// A renewal is under the newest name. Where that is not the one in use
-			// (a replacement was undone) it gets a new name too.
-			q := act.Issue{Issuer: c.e.issuerOf(pair.Purpose), Epoch: c.newestEpoch(pair.Purpose) + 1}
-			if c.p.Kind == KindRenew && q.Epoch == pair.Epoch+1 {
-				q.Epoch = 0
+			q := act.Issue{Issuer: c.e.issuerOf(pair.Purpose)}
+			if c.keepsName(*pair) {
+				q.Renew = pair.Epoch
+			} else {
+				q.Epoch = c.newestEpoch(pair.Purpose) + 1
 			}
 			made, err := c.k.IssueIdentity(ctx, c.e.Tenant, c.e.Name, pair.Purpose, q)
 			if err != nil {
@@ -121,17 +121,31 @@ func (c *change) newestEpoch(purpose string) uint64 {
 	return newest
 }
 
-// successor is an identity that may follow: issued or staged, of a later epoch,
-// or for a renewal also of the same.
+// keepsName reports whether a successor has the name of the one before. That
+// of an epoch of which a key was stolen is given to no other.
+func (c *change) keepsName(p Pair) bool {
+	return c.p.Kind == KindRenew && !tainted(ofPurpose(c.all, p.Purpose), p.Epoch)
+}
+
+// successor is an identity that may follow: of the same epoch where the name is
+// kept, else of a later one. One that is staged already comes first, one that
+// is still with its issuer last.
 func (c *change) successor(p Pair) *act.Identity {
-	for n := range c.all {
-		i := &c.all[n]
-		fits := i.Epoch > p.Epoch
-		if c.p.Kind == KindRenew {
-			fits = i.Epoch >= p.Epoch
+	mine := ofPurpose(c.all, p.Purpose)
+	fits := func(i act.Identity) bool {
+		if i.ID == p.From || i.State == act.Issued && !counts(i, c.now()) {
+			return false
 		}
-		if i.Purpose == p.Purpose && i.ID != p.From && fits && (i.State == act.Issued || i.State == act.Staged || i.State == act.Wanted) {
-			return i
+		if c.keepsName(p) {
+			return i.Epoch == p.Epoch
+		}
+		return i.Epoch > p.Epoch && !tainted(mine, i.Epoch)
+	}
+	for _, s := range []act.IdentityState{act.Staged, act.Issued, act.Wanted} {
+		for n := len(mine) - 1; n >= 0; n-- {
+			if mine[n].State == s && fits(mine[n]) {
+				return &mine[n]
+			}
 		}
 	}
 	return nil

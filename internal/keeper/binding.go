@@ -99,7 +99,7 @@ func (k *Keeper) releaseAll(ctx context.Context, tenant, connection string) erro
 func (k *Keeper) endAll(ctx context.Context, tenant, connection string) error {
 	defer k.signers.drop(tenant, connection)
 	return k.door.Change(ctx, func(tx store.KeeperTx) error {
-		if _, err := tx.Exec(updateRelease, k.now().UnixMicro(), tenant, connection); err != nil {
+		if _, err := tx.Exec(updateRelease, k.now().UnixMicro(), []byte{}, tenant, connection); err != nil {
 			return err
 		}
 		if err := k.forgetCredentials(tx, tenant, connection); err != nil {

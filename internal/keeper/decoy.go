@@ -67,18 +67,6 @@ func (k *Keeper) noDecoys(ctx context.Context, tenant, connection string) error 
 	return nil
 }
 
-func (k *Keeper) isDecoy(ctx context.Context, r *identity) (bool, error) {
-	p, err := r.place(k.c.Region, seal.Marker)
-	if err != nil {
-		return false, err
-	}
-	dk, err := k.seals.key(ctx, r.tenant)
-	if err != nil {
-		return false, err
-	}
-	return readMarker(dk, p, r.marker)
-}
-
 // decoyOrder is what an order to plant or release a decoy says.
 type decoyOrder struct {
 	tenant, connection string

@@ -161,14 +161,20 @@ func (k *Keeper) addHost(ctx context.Context, r *identity, chain [][]byte, leaf 
 	if err != nil {
 		return err
 	}
+	next := make([]act.IdentityState, len(all))
+	for i, old := range all {
+		next[i] = act.Retiring
+		if old.state != act.Active {
+			next[i] = act.Retired
+		}
+		if old.marker, err = k.remark(ctx, old, next[i]); err != nil {
+			return err
+		}
+	}
 	defer k.signers.drop(r.tenant, r.connection)
 	return k.door.Change(ctx, func(tx store.KeeperTx) error {
-		for _, old := range all {
-			to := act.Retiring
-			if old.state != act.Active {
-				to = act.Retired
-			}
-			if _, err := tx.Exec(updateState, string(to), r.changed, old.id, string(old.state)); err != nil {
+		for i, old := range all {
+			if _, err := tx.Exec(updateState, string(next[i]), r.changed, old.marker, old.id, string(old.state)); err != nil {
 				return err
 			}
 		}
@@ -191,6 +197,6 @@ func (k *Keeper) sealHost(ctx context.Context, r *identity, key seal.Secret) err
 	if r.handle, err = dk.Seal(p, key); err != nil {
 		return err
 	}
-	r.marker, err = markerOf(dk, p, false)
+	r.marker, err = k.mark(ctx, r, r.state, false)
 	return err
 }

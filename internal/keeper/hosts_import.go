@@ -118,7 +118,7 @@ func (k *Keeper) half(base, host string) error {
 // be at it.
 func young(base string, now time.Time) bool {
 	for _, end := range []string{".crt", ".key"} {
-		if info, err := os.Stat(base + end); err == nil && now.Sub(info.ModTime()) < importHalf {
+		if info, err := os.Stat(base + end); err == nil && now.Sub(info.ModTime()).Abs() < importHalf {
 			return true
 		}
 	}

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -134,7 +135,7 @@ func edited(op, text string) error {
 // markerSize is the plaintext of every marker: decoy or not, rows look alike.
 const markerSize = 16
 
-// markerOf says in a sealed blob of fixed size whether a row is a decoy. The
+// markerOf says in a sealed blob of fixed size whether a credential is a decoy. The
 // place is the row's; its kind is replaced.
 func markerOf(dk *seal.DataKey, place seal.Place, decoy bool) ([]byte, error) {
 	place.Kind = seal.Marker
@@ -149,7 +150,7 @@ func markerOf(dk *seal.DataKey, place seal.Place, decoy bool) ([]byte, error) {
 	return dk.Seal(place, secret)
 }
 
-// readMarker is the other way round. A row whose marker does not open is not
+// readMarker is the other way round. One whose marker does not open is not
 // used: it may be a decoy.
 func readMarker(dk *seal.DataKey, place seal.Place, blob []byte) (bool, error) {
 	place.Kind = seal.Marker
@@ -162,6 +163,76 @@ func readMarker(dk *seal.DataKey, place seal.Place, blob []byte) (bool, error) {
 		return false, edited("keeper.Marker", "a row's marker is none")
 	}
 	return secret.Bytes()[0]&1 == 1, nil
+}
+
+// mark seals what a row must not be edited in: its state, its id, and whether
+// it is a decoy. What has ended has no marker, so that nothing brings it back.
+func (k *Keeper) mark(ctx context.Context, r *identity, state act.IdentityState, decoy bool) ([]byte, error) {
+	if ended(state) {
+		return []byte{}, nil
+	}
+	p, err := r.place(k.c.Region, seal.Marker)
+	if err != nil {
+		return nil, err
+	}
+	dk, err := k.seals.key(ctx, r.tenant)
+	if err != nil {
+		return nil, err
+	}
+	plain := markText(r.id, state, decoy)
+	secret := seal.NewSecret(plain[:])
+	defer secret.Wipe()
+	return dk.Seal(p, secret)
+}
+
+// markText is a marker's plaintext: a decoy or not, and the rest of a sum over
+// id and state.
+func markText(id string, state act.IdentityState, decoy bool) (plain [markerSize]byte) {
+	sum := sha256.Sum256([]byte(id + " " + string(state)))
+	copy(plain[:], sum[:])
+	plain[0] = 0
+	if decoy {
+		plain[0] = 1
+	}
+	return plain
+}
+
+// isDecoy opens a row's marker. One of another state or id than the row's is of
+// a row that was edited.
+func (k *Keeper) isDecoy(ctx context.Context, r *identity) (bool, error) {
+	const op = "keeper.Marker"
+	p, err := r.place(k.c.Region, seal.Marker)
+	if err != nil {
+		return false, err
+	}
+	dk, err := k.seals.key(ctx, r.tenant)
+	if err != nil {
+		return false, err
+	}
+	secret, err := dk.Open(p, r.marker)
+	if err != nil {
+		return false, err
+	}
+	defer secret.Wipe()
+	for _, decoy := range []bool{false, true} {
+		if want := markText(r.id, r.state, decoy); bytes.Equal(want[:], secret.Bytes()) {
+			return decoy, nil
+		}
+	}
+	return false, edited(op, "identity "+r.id+" is "+string(r.state)+" in the database, and the keeper did not make it that")
+}
+
+// remark is the marker of a row that is about to get another state. Nothing is
+// opened for an end: that must be possible without the KEK.
+func (k *Keeper) remark(ctx context.Context, r *identity, to act.IdentityState) ([]byte, error) {
+	if ended(r.state) || ended(to) {
+		return []byte{}, nil
+	}
+	decoy, err := k.isDecoy(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return k.mark(ctx, r, to, decoy)
 }
 
 // driverName is what a driver calls itself in rows.

@@ -212,15 +212,8 @@ func (k *Keeper) open(ctx context.Context, n *known, signature bool) error {
 }
 
 func (k *Keeper) openMarker(ctx context.Context, n *known) error {
-	p, err := n.place(k.c.Region, seal.Marker)
-	if err != nil {
-		return err
-	}
-	dk, err := k.seals.key(ctx, n.tenant)
-	if err != nil {
-		return err
-	}
-	if n.decoy, err = readMarker(dk, p, n.marker); err != nil {
+	var err error
+	if n.decoy, err = k.isDecoy(ctx, &n.identity); err != nil {
 		return err
 	}
 	if n.tenant == hostsTenant {

@@ -143,9 +143,13 @@ func (k *Keeper) move(ctx context.Context, p plan) error {
 	// Dropped whatever becomes of the commit: nobody may know.
 	defer k.signers.drop(p.of.tenant, p.of.connection)
 	now := k.now().UnixMicro()
+	markers, err := k.markersOf(ctx, p)
+	if err != nil {
+		return err
+	}
 	return k.door.Change(ctx, func(tx store.KeeperTx) error {
-		for _, w := range p.ways {
-			n, err := tx.Exec(updateState, string(w.to), now, w.id, string(w.from))
+		for i, w := range p.ways {
+			n, err := tx.Exec(updateState, string(w.to), now, markers[i], w.id, string(w.from))
 			if err != nil {
 				return err
 			}
@@ -155,4 +159,19 @@ func (k *Keeper) move(ctx context.Context, p plan) error {
 		}
 		return nil
 	})
+}
+
+// markersOf are the markers that a plan's rows get.
+func (k *Keeper) markersOf(ctx context.Context, p plan) ([][]byte, error) {
+	markers := make([][]byte, len(p.ways))
+	for i, w := range p.ways {
+		r, err := k.row(ctx, selectByID, w.id)
+		if err != nil {
+			return nil, err
+		}
+		if markers[i], err = k.remark(ctx, r, w.to); err != nil {
+			return nil, err
+		}
+	}
+	return markers, nil
 }

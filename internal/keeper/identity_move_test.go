@@ -17,7 +17,15 @@ func TestMoves(t *testing.T) {
 	one := r.issued(t, "acme", ofClient, 0)
 	for _, from := range all {
 		for _, to := range all {
-			r.sql(t, "UPDATE keeper_identity SET state = $1 WHERE id = $2", string(from), one.ID)
+			row, err := r.row(t.Context(), selectByID, one.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			marker, err := r.mark(t.Context(), row, from, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.sql(t, "UPDATE keeper_identity SET state = $1, marker = $2 WHERE id = $3", string(from), marker, one.ID)
 			r.signers.drop("acme", "mailbox")
 			got, err := r.tryMove(t, one, to)
 			may := mayMove(from, to) == nil && !(from == act.Wanted && to == act.Issued)

@@ -38,12 +38,12 @@ const (
 
 	// A state is changed only where it is still what was looked at.
 	updateIssued store.KeeperSQL = `UPDATE keeper_identity
-		SET state = 'issued', chain = $1, sha256 = $2, not_before = $3, not_after = $4, changed_at = $5 WHERE id = $6 AND state = 'wanted'`
-	updateState  store.KeeperSQL = `UPDATE keeper_identity SET state = $1, changed_at = $2 WHERE id = $3 AND state = $4`
+		SET state = 'issued', chain = $1, sha256 = $2, not_before = $3, not_after = $4, changed_at = $5, marker = $6 WHERE id = $7 AND state = 'wanted'`
+	updateState  store.KeeperSQL = `UPDATE keeper_identity SET state = $1, changed_at = $2, marker = $3 WHERE id = $4 AND state = $5`
 	updateGiveUp store.KeeperSQL = `UPDATE keeper_identity
-		SET state = 'retired', explanation = $1, changed_at = $2 WHERE id = $3 AND state = 'wanted'`
-	updateRelease store.KeeperSQL = `UPDATE keeper_identity SET state = 'retired', changed_at = $1
-		WHERE tenant = $2 AND connection = $3 AND state <> 'retired' AND state <> 'compromised'`
+		SET state = 'retired', explanation = $1, changed_at = $2, marker = $3 WHERE id = $4 AND state = 'wanted'`
+	updateRelease store.KeeperSQL = `UPDATE keeper_identity SET state = 'retired', changed_at = $1, marker = $2
+		WHERE tenant = $3 AND connection = $4 AND state <> 'retired' AND state <> 'compromised'`
 	updateSeal   store.KeeperSQL = `UPDATE keeper_identity SET handle = $1, marker = $2, binding = $3 WHERE id = $4`
 	updateAdvice store.KeeperSQL = `UPDATE keeper_identity SET announced = $1, explanation = $2 WHERE id = $3 AND state = 'active'`
 	selectAdvice store.KeeperSQL = `SELECT id, chain FROM keeper_identity

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -59,6 +60,7 @@ type wish struct {
 	id string // ULID
 	seat
 	epoch  uint64 // 0: under the newest name
+	renew  uint64 // or under the name of this epoch; 0 is the newest
 	life   time.Duration
 	issuer string
 	decoy  bool
@@ -67,7 +69,7 @@ type wish struct {
 // IssueIdentity makes a key and a certificate of a connection.
 func (k *Keeper) IssueIdentity(ctx context.Context, p wire.Peer, q act.Issue) (act.Identity, error) {
 	w := wish{id: ulid.Make().String(), seat: seat{q.Tenant, q.Connection, q.Purpose},
-		epoch: q.Epoch, life: time.Duration(q.LifeSeconds) * time.Second, issuer: q.Issuer}
+		epoch: q.Epoch, renew: q.Renew, life: time.Duration(q.LifeSeconds) * time.Second, issuer: q.Issuer}
 	return carryOut(ctx, k, task{peer: p, name: act.IssueIdentity, about: q.Context, subject: w.id}, func(ctx context.Context) (act.Identity, error) {
 		if err := ours(q.Context); err != nil {
 			return act.Identity{}, err
@@ -148,7 +150,7 @@ func (k *Keeper) want(ctx context.Context, w wish, issuer string) (*identity, cr
 	now := k.now().UnixMicro()
 	r := &identity{id: w.id, tenant: w.tenant, connection: w.connection, purpose: w.purpose, state: act.Wanted,
 		issuer: issuer, algorithm: string(algorithm), binding: binding, created: now, changed: now}
-	if err := k.nameIt(ctx, r, w.epoch); err != nil {
+	if err := k.nameIt(ctx, r, w); err != nil {
 		return nil, nil, err
 	}
 	public, err := k.makeKey(ctx, r, algorithm, w.decoy)
@@ -162,61 +164,84 @@ func (k *Keeper) want(ctx context.Context, w wish, issuer string) (*identity, cr
 }
 
 // nameIt gives a row its epoch and name.
-func (k *Keeper) nameIt(ctx context.Context, r *identity, epoch uint64) error {
+func (k *Keeper) nameIt(ctx context.Context, r *identity, w wish) error {
 	const op = "keeper.Issue"
-	newest, err := k.newestOf(ctx, r)
+	have, err := k.epochsOf(ctx, r)
 	if err != nil {
 		return err
 	}
-	switch {
-	case newest.unended >= mostUnended:
-		return fault.New(fault.Conflict, op, "the connection has "+strconv.Itoa(newest.unended)+" identities for "+r.purpose+" that are not retired").
+	if have.unended >= mostUnended {
+		return fault.New(fault.Conflict, op, "the connection has "+strconv.Itoa(have.unended)+" identities for "+r.purpose+" that are not retired").
 			WithHint("Retire those that are not needed: identity list.")
-	case epoch == 0 && newest.compromised:
-		return fault.New(fault.Conflict, op, "an identity of the newest epoch is compromised, and partners match the name").
-			WithHint("Ask for epoch " + strconv.FormatUint(newest.epoch+1, 10) + ", which has a new name.")
-	case epoch == 0 && newest.epoch > 0:
-		r.epoch, r.name = newest.epoch, newest.name
-		return nil
-	case epoch != 0 && epoch != newest.epoch+1:
-		return fault.New(fault.Conflict, op, "the newest epoch is "+strconv.FormatUint(newest.epoch, 10)+", and "+strconv.FormatUint(epoch, 10)+" is not the next").
+	}
+	if w.epoch == 0 && (w.renew != 0 || have.newest > 0) {
+		return have.renew(r, cmp.Or(w.renew, have.newest))
+	}
+	switch {
+	case w.renew != 0:
+		return fault.New(fault.Invalid, op, "a renewal is of an epoch that there is, and a new epoch renews none").WithHint("Ask for one of them.")
+	case w.epoch != 0 && w.epoch != have.newest+1:
+		return fault.New(fault.Conflict, op, "the newest epoch is "+strconv.FormatUint(have.newest, 10)+", and "+strconv.FormatUint(w.epoch, 10)+" is not the next").
 			WithHint("Ask for the next epoch, or for none to renew under the newest.")
 	}
-	r.epoch = newest.epoch + 1
+	r.epoch = have.newest + 1
 	r.name = sign.Name{Epoch: r.epoch, Label: label(), Region: k.c.Region, Base: k.c.Base}.String()
 	return nil
 }
 
-// newest is what a place has.
-type newest struct {
-	epoch       uint64
-	name        string
-	compromised bool // one of that epoch is
-	unended     int
+// epochs are what a place has.
+type epochs struct {
+	newest  uint64
+	of      map[uint64]epoch
+	unended int
 }
 
-func (k *Keeper) newestOf(ctx context.Context, r *identity) (newest, error) {
+// epoch is what the identities of one epoch have in common.
+type epoch struct {
+	name        string
+	compromised bool // one of them is
+}
+
+// renew gives a row the name of an epoch. Partners match names, so that one of
+// which a key was stolen is never given to another key.
+func (e epochs) renew(r *identity, number uint64) error {
 	const op = "keeper.Issue"
-	var n newest
+	have, there := e.of[number]
+	text := strconv.FormatUint(number, 10)
+	switch {
+	case !there:
+		return fault.New(fault.Conflict, op, "there is no epoch "+text+" to renew").WithHint("Name one of identity list.")
+	case have.compromised && number == e.newest:
+		return fault.New(fault.Conflict, op, "an identity of the newest epoch is compromised, and partners match the name").
+			WithHint("Ask for epoch " + strconv.FormatUint(e.newest+1, 10) + ", which has a new name.")
+	case have.compromised:
+		return fault.New(fault.Conflict, op, "an identity of epoch "+text+" is compromised, and partners match the name").
+			WithHint("Use one of a later epoch.")
+	}
+	r.epoch, r.name = number, have.name
+	return nil
+}
+
+func (k *Keeper) epochsOf(ctx context.Context, r *identity) (epochs, error) {
+	const op = "keeper.Issue"
+	e := epochs{of: map[uint64]epoch{}}
 	rows, err := k.door.Query(ctx, selectPlace, r.tenant, r.connection, r.purpose)
 	if err != nil {
-		return n, err
+		return e, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var one identity
 		if err := rows.Scan(&one.id, &one.epoch, &one.name, &one.state); err != nil {
-			return n, store.Fault(op, err)
+			return e, store.Fault(op, err)
 		}
-		if one.epoch > n.epoch {
-			n.epoch, n.name, n.compromised = one.epoch, one.name, false
-		}
-		n.compromised = n.compromised || one.state == act.Compromised
+		e.newest = max(e.newest, one.epoch)
+		e.of[one.epoch] = epoch{one.name, e.of[one.epoch].compromised || one.state == act.Compromised}
 		if one.state != act.Retired && one.state != act.Compromised {
-			n.unended++
+			e.unended++
 		}
 	}
-	return n, store.Fault(op, rows.Err())
+	return e, store.Fault(op, rows.Err())
 }
 
 // label is the part of a name that nobody can guess: 60 random bits. A name
@@ -252,7 +277,7 @@ func (k *Keeper) makeKey(ctx context.Context, r *identity, a keys.Algorithm, dec
 		return nil, err
 	}
 	r.handle = made.Handle
-	r.marker, err = markerOf(dk, p, decoy)
+	r.marker, err = k.mark(ctx, r, r.state, decoy)
 	return made.Public, err
 }
 
@@ -267,11 +292,15 @@ func (k *Keeper) certify(ctx context.Context, r *identity, chain [][]byte, publi
 	if !samePublic(public, leaf.PublicKey) || leaf.VerifyHostname(r.name) != nil {
 		return fault.New(fault.Later, op, "the issuer "+r.issuer+" gave a certificate of another key or name").WithHint("Look at that issuer's settings and log.")
 	}
-	r.chain, r.sha256 = chainText(chain), sumOf(leaf.Raw)
+	marker, err := k.remark(ctx, r, act.Issued)
+	if err != nil {
+		return err
+	}
+	r.marker, r.chain, r.sha256 = marker, chainText(chain), sumOf(leaf.Raw)
 	r.notBefore, r.notAfter = leaf.NotBefore.UnixMicro(), leaf.NotAfter.UnixMicro()
 	r.state, r.changed = act.Issued, k.now().UnixMicro()
 	return k.door.Change(ctx, func(tx store.KeeperTx) error {
-		n, err := tx.Exec(updateIssued, r.chain, r.sha256, r.notBefore, r.notAfter, r.changed, r.id)
+		n, err := tx.Exec(updateIssued, r.chain, r.sha256, r.notBefore, r.notAfter, r.changed, r.marker, r.id)
 		if err == nil && n != 1 {
 			err = fault.New(fault.Conflict, op, "the identity is not wanted any more").WithHint("The connection was released meanwhile.")
 		}
@@ -301,7 +330,7 @@ func (k *Keeper) giveUp(ctx context.Context, r *identity, why error) {
 	defer cancel()
 	r.explanation = clip("not issued: " + fault.Sentence(why))
 	err := k.door.Change(ctx, func(tx store.KeeperTx) error {
-		_, err := tx.Exec(updateGiveUp, r.explanation, k.now().UnixMicro(), r.id)
+		_, err := tx.Exec(updateGiveUp, r.explanation, k.now().UnixMicro(), []byte{}, r.id)
 		return err
 	})
 	if err != nil {
@@ -365,7 +394,7 @@ func (k *Keeper) openIdentities(ctx context.Context) error {
 		err := k.own(ctx, ownAct{name: string(act.MoveIdentity), tenant: r.tenant, connection: r.connection, purpose: r.purpose,
 			subject: moved(r.id, act.Wanted, act.Retired)}, func(ctx context.Context) error {
 			return k.door.Change(ctx, func(tx store.KeeperTx) error {
-				_, err := tx.Exec(updateGiveUp, "not issued: the keeper stopped in the middle of it", k.now().UnixMicro(), r.id)
+				_, err := tx.Exec(updateGiveUp, "not issued: the keeper stopped in the middle of it", k.now().UnixMicro(), []byte{}, r.id)
 				return err
 			})
 		})

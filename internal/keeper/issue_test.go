@@ -126,6 +126,47 @@ func TestCompromisedEpoch(t *testing.T) {
 	}
 }
 
+// A renewal names its epoch, so that it keeps the name while a standby of the
+// next one is there.
+func TestRenewNamedEpoch(t *testing.T) {
+	eachStore(t, func(t *testing.T, r *rig) {
+		r.boundAll(t, "acme")
+		ask := func(q act.Issue) (act.Identity, error) {
+			q.Context = of("acme", ofClient)
+			return r.IssueIdentity(t.Context(), someone(), q)
+		}
+		if _, err := ask(act.Issue{Renew: 1}); !fault.Is(err, fault.Conflict) || fault.HintOf(err) == "" {
+			t.Errorf("a renewal of nothing: %v", err)
+		}
+		one := r.to(t, r.issued(t, "acme", ofClient, 0), act.Active)
+		standby := r.issued(t, "acme", ofClient, 2)
+		renewed, err := ask(act.Issue{Renew: 1})
+		if err != nil || renewed.Name != one.Name || renewed.Epoch != 1 || renewed.SHA256 == one.SHA256 {
+			t.Errorf("%+v %v", renewed, err)
+		}
+		r.verify(t, renewed, x509.ExtKeyUsageClientAuth)
+		fresh, err := ask(act.Issue{Renew: 2})
+		if err != nil || fresh.Name != standby.Name || fresh.Epoch != 2 {
+			t.Errorf("%+v %v", fresh, err)
+		}
+		r.to(t, fresh, act.Retired)
+		if _, err := ask(act.Issue{Renew: 3}); !fault.Is(err, fault.Conflict) {
+			t.Errorf("an epoch that there is not: %v", err)
+		}
+		if _, err := ask(act.Issue{Renew: 2, Epoch: 3}); !fault.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
+			t.Errorf("both: %v", err)
+		}
+		r.to(t, renewed, act.Active)
+		r.to(t, one, act.Compromised)
+		if _, err := ask(act.Issue{Renew: 1}); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "compromised") {
+			t.Errorf("a name of which a key was stolen: %v", err)
+		}
+		if _, err := ask(act.Issue{Renew: 2}); err != nil {
+			t.Errorf("the standby's: %v", err)
+		}
+	})
+}
+
 // A key of the pool goes to one identity and is gone from the pool.
 func TestPool(t *testing.T) {
 	eachStore(t, func(t *testing.T, r *rig) {

@@ -34,7 +34,7 @@ const (
 	selectUnretired store.KeeperSQL = `SELECT COUNT(*) FROM keeper_identity WHERE id = $1 AND state <> 'retired' AND state <> 'compromised'`
 	// retireOthers retires some of those that an operator did not name; $1 are
 	// their ids, each between commas. The region's own stay: no partner knows them.
-	retireOthers store.KeeperSQL = `UPDATE keeper_identity SET state = 'retired', changed_at = $2 WHERE id IN (
+	retireOthers store.KeeperSQL = `UPDATE keeper_identity SET state = 'retired', changed_at = $2, marker = $4 WHERE id IN (
 		SELECT id FROM keeper_identity WHERE state <> 'retired' AND state <> 'compromised' AND tenant NOT LIKE 'region:%'
 		AND $1 NOT LIKE '%,' || id || ',%' ORDER BY state, id LIMIT $3)`
 )

@@ -75,8 +75,9 @@ type awaited struct {
 }
 
 type await struct {
-	at    time.Time // when it is tried
-	pause time.Duration
+	at     time.Time // when it is tried
+	pause  time.Duration
+	waited time.Duration // all pauses: a clock that jumps ahead ends no request
 }
 
 func (a *awaited) init() { a.wake, a.due = make(chan struct{}, 1), map[string]await{} }
@@ -97,7 +98,7 @@ func (a *awaited) take(now time.Time) (ready map[string]await, next time.Duratio
 	defer a.mu.Unlock()
 	ready, next = map[string]await{}, longestPause
 	for id, w := range a.due {
-		if wait := w.at.Sub(now); wait > 0 {
+		if wait := w.at.Sub(now); wait > 0 && wait <= longestPause { // longer: the clock went back
 			next = min(next, wait)
 		} else if len(ready) < issuesAtATime {
 			ready[id] = w
@@ -166,8 +167,9 @@ func (k *Keeper) tryAwaited(ctx context.Context, id string, w await) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	if fault.Is(err, fault.Later) && k.now().Sub(moment(r.created)) < otherWanted {
+	if fault.Is(err, fault.Later) && w.waited < otherWanted {
 		w.pause = min(max(2*w.pause, issuePause), longestPause)
+		w.waited += w.pause
 		w.at = k.now().Add(w.pause)
 		k.c.Log.Warn("keeper: an issuer is asked again", "issuer", r.issuer, "identity", r.id, "after", w.pause.String(), "error", err)
 		k.awaited.add(id, w)
@@ -189,14 +191,24 @@ func (k *Keeper) issueAwaited(ctx context.Context, r *identity, by Issuer) error
 	return k.certify(ctx, r, chain, key.Public())
 }
 
-// replaced is the certificate that a row's renews: the active one of the same
-// name and issuer, nil for none.
+// replaced is the certificate that a row's renews: of the same name and issuer
+// the active one, else the newest that a standby has. nil for none.
 func (k *Keeper) replaced(ctx context.Context, r *identity) []byte {
-	have, err := k.row(ctx, selectActive, r.tenant, r.connection, r.purpose)
-	if err != nil || have.name != r.name || have.issuer != r.issuer {
+	all, err := k.rows(ctx, selectConnection, r.tenant, r.connection)
+	if err != nil {
 		return nil
 	}
-	if der := chainOf(have.chain); len(der) > 0 {
+	var found *identity
+	for _, have := range all {
+		same := have.purpose == r.purpose && have.name == r.name && have.issuer == r.issuer && have.id != r.id && have.chain != ""
+		if same && (found == nil || found.state != act.Active) {
+			found = have
+		}
+	}
+	if found == nil {
+		return nil
+	}
+	if der := chainOf(found.chain); len(der) > 0 {
 		return der[0]
 	}
 	return nil

@@ -45,6 +45,9 @@ func mayMove(from, to act.IdentityState) error {
 		WithHint("Look at its state first: identity show.")
 }
 
+// ended reports a state that nothing leads back from.
+func ended(s act.IdentityState) bool { return s == act.Retired || s == act.Compromised }
+
 // shown reports whether a partner may be shown an identity in that state.
 func shown(s act.IdentityState) bool {
 	return s == act.Staged || s == act.Active || s == act.Retiring

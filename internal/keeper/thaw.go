@@ -71,7 +71,7 @@ func (k *Keeper) retireAllBut(ctx context.Context, ids string) (int64, error) {
 	for {
 		var n int64
 		err := k.door.Change(ctx, func(tx store.KeeperTx) (err error) {
-			n, err = tx.Exec(retireOthers, ids, k.now().UnixMicro(), retireBatch)
+			n, err = tx.Exec(retireOthers, ids, k.now().UnixMicro(), retireBatch, []byte{})
 			return err
 		})
 		total += n

@@ -137,6 +137,29 @@ func TestToItsRegion(t *testing.T) {
 	})
 }
 
+// Events come in the order in which they were written, whatever the clock said.
+func TestClockThatJumps(t *testing.T) {
+	testpeer.EachConfig(t, func(t *testing.T, c store.Config) {
+		d := newDesk(t, c)
+		for i, by := range []time.Duration{0, 24 * time.Hour, 0, -24 * time.Hour, time.Hour} {
+			d.audit(t, store.Event{Tenant: "acme", Subject: fmt.Sprint(i), Time: time.Now().Add(by)})
+		}
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- d.Run(ctx) }()
+		for stop := time.Now().Add(20 * time.Second); d.count(t) > 0 && time.Now().Before(stop); {
+			time.Sleep(5 * time.Millisecond)
+		}
+		end()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if us := d.books["us"].subjects(); fmt.Sprint(us) != "[0 1 2 3 4]" {
+			t.Errorf("%v", us)
+		}
+	})
+}
+
 // Whatever step a kill comes after, each event is entered once.
 func TestOnceWhateverHappens(t *testing.T) {
 	d := newDesk(t, store.Config{Dir: t.TempDir()})

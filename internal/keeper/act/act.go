@@ -188,10 +188,13 @@ type JWT struct {
 
 // Issue asks for an identity: epoch 0 is a new key and certificate under the
 // name of the newest epoch (renewal), or the first of all; any other is the
-// newest epoch plus one, with a name that nobody has seen.
+// newest epoch plus one, with a name that nobody has seen. Renew names the
+// epoch whose name is kept, where that is not the newest: a standby of the next
+// epoch is there while the one in use is renewed. It goes with epoch 0 alone.
 type Issue struct {
 	Context
 	Epoch       uint64 `json:"epoch,omitempty"`
+	Renew       uint64 `json:"renew,omitempty"`
 	LifeSeconds int    `json:"life_s,omitempty"` // 0: the issuer's usual
 	Issuer      string `json:"issuer,omitempty"` // "" or "builtin": the region's own CA; "acme"
 }

@@ -50,7 +50,8 @@ type Breaker struct {
 	s       Snapshot
 	buckets [window]int
 	begin   time.Time
-	last    int64 // second since begin of the newest bucket
+	last    int64     // second since begin of the newest bucket
+	ends    time.Time // of a campaign that began in this process, by the clock that does not jump
 }
 
 // New makes a breaker that stands as the snapshot says; the zero Snapshot is
@@ -92,7 +93,7 @@ func (b *Breaker) Open() error {
 	defer b.mu.Unlock()
 	now := b.c.Now()
 	b.advance(now)
-	if b.s.State == Campaign && !now.Before(b.s.Until) {
+	if b.s.State == Campaign && b.over(now) {
 		if err := b.move(Over, Snapshot{Since: now}); err != nil {
 			return err
 		}
@@ -116,6 +117,16 @@ func (b *Breaker) Open() error {
 	return nil
 }
 
+// backStep is how far a clock may be set back without an end to a campaign.
+const backStep = time.Minute
+
+// over reports that a campaign has ended. A clock that is set back does not
+// prolong one: it lasts no longer than it was to, and where that can't be told,
+// since the process is another, it ends.
+func (b *Breaker) over(now time.Time) bool {
+	return !now.Before(b.s.Until) || !b.ends.IsZero() && !now.Before(b.ends) || now.Before(b.s.Since.Add(-backStep))
+}
+
 // Authorise opens a campaign by a verified order of two people: rate and end
 // are in its parameters.
 func (b *Breaker) Authorise(v operator.Verified) error {
@@ -133,6 +144,7 @@ func (b *Breaker) Authorise(v operator.Verified) error {
 		return fault.New(fault.Invalid, op, "a campaign has a rate of 1 to 100,000 a minute and ends within a day").
 			WithHint("Sign an order with the parameters " + RateParameter + " and " + UntilParameter + ".")
 	}
+	b.ends = now.Add(until.Sub(now))
 	return b.move(Authorise, Snapshot{Since: now, Campaign: o.Subject, Rate: rate, Until: until.UTC()})
 }
 

@@ -287,3 +287,67 @@ func TestWatchIsBounded(t *testing.T) {
 		t.Errorf("%d are watched", len(w.asked))
 	}
 }
+
+// A clock that is set back prolongs no campaign, also not for the next
+// process; one that jumps ahead ends it.
+func TestCampaignAndClock(t *testing.T) {
+	for name, jump := range map[string]time.Duration{"back": -24 * time.Hour, "ahead": 24 * time.Hour} {
+		for _, again := range []bool{false, true} {
+			r := newRig(t, Snapshot{})
+			if err := r.Authorise(r.campaign(t, "100", 10*time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			if n := r.open(50); n != 0 {
+				t.Fatalf("%d refused within the campaign", n)
+			}
+			r.clock = r.clock.Add(-backStep / 2) // as time servers do
+			if r.open(1) != 0 || r.Now().State != Campaign {
+				t.Errorf("a small step ended it: %+v", r.Now())
+			}
+			r.clock = r.clock.Add(jump)
+			if again {
+				var err error
+				if r.Breaker, err = New(r.c, r.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := r.open(6); n != 1 || r.Now().State != Tripped {
+				t.Errorf("%s, another process %v: %d refused, %+v", name, again, n, r.Now())
+			}
+		}
+	}
+}
+
+// By the clock that does not jump a campaign ends although the time of day was
+// set back.
+func TestCampaignEndsByMonotonic(t *testing.T) {
+	b := &Breaker{s: Snapshot{State: Campaign, Since: time.Now(), Until: time.Now().Add(time.Hour)}, ends: time.Now()}
+	if !b.over(time.Now().Add(time.Second)) {
+		t.Error("it goes on")
+	}
+	b.ends = time.Now().Add(time.Hour)
+	if b.over(time.Now()) {
+		t.Error("it ended early")
+	}
+}
+
+// A watch goes on when its clock was set back: it tells again, and it fills.
+func TestWatchAndClock(t *testing.T) {
+	clock := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	w := NewWatch(map[act.Name]Rate{act.AssertClient: {PerMinute: 6, Burst: 3}}, func() time.Time { return clock })
+	note := func() bool { return w.Note(act.AssertClient, "acme", "mailbox") }
+	for range 3 {
+		note()
+	}
+	if !note() {
+		t.Fatal("no alarm")
+	}
+	clock = clock.Add(-24 * time.Hour)
+	if !note() || note() {
+		t.Error("set back, and one alarm is not told")
+	}
+	clock = clock.Add(10 * time.Second)
+	if note() {
+		t.Error("set back, and nothing fills any more")
+	}
+}

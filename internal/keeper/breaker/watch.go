@@ -91,7 +91,7 @@ func (w *Watch) Note(name act.Name, tenant, connection string) (alarm bool) {
 		t.level--
 		return false
 	}
-	if !t.told.IsZero() && now.Sub(t.told) < time.Minute {
+	if age := now.Sub(t.told); !t.told.IsZero() && age >= 0 && age < time.Minute {
 		return false
 	}
 	t.told = now
@@ -101,8 +101,8 @@ func (w *Watch) Note(name act.Name, tenant, connection string) (alarm bool) {
 func (t *tank) fill(r Rate, now time.Time) {
 	if gone := now.Sub(t.at); gone > 0 {
 		t.level = min(float64(r.Burst), t.level+gone.Minutes()*float64(r.PerMinute))
-		t.at = now
 	}
+	t.at = now // also of a clock that went back: it fills on from there
 }
 
 // makeRoom forgets those that are full again, and when there are none, all.

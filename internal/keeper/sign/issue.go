@@ -25,6 +25,7 @@ const (
 	maxCRL          = 7 * day
 	maxRevoked      = 100_000
 	backdate        = 5 * time.Minute // for partners whose clock is behind
+	longBackdate    = 25 * time.Hour  // for a keeper's own clock that was a day ahead, and is not any more
 	issueHint       = "Ask with the names, use and life that the identity has."
 )
 
@@ -65,7 +66,7 @@ func NewRoot(k Key, region, base string, life time.Duration, now time.Time) (*x5
 		return nil, err
 	}
 	t.MaxPathLen = 1
-	return create(op, t, Authority{Key: k, Certificate: t}, k.Signer.Public())
+	return create(op, t, Authority{Key: k, Certificate: t}, k.Signer.Public(), now)
 }
 
 // IssueIntermediate makes the certificate of the online issuer: at most 90
@@ -80,7 +81,14 @@ func IssueIntermediate(root Authority, pub crypto.PublicKey, region, base string
 		return nil, err
 	}
 	t.MaxPathLenZero = true
-	return create(op, t, root, pub)
+	return create(op, t, root, pub, now)
+}
+
+// from is when a certificate begins that lives long: what a keeper made while
+// its clock was a day ahead counts at once when that is mended. Short lives keep
+// a short time before them, since renewal goes by the whole.
+func from(now time.Time, life time.Duration) time.Time {
+	return now.Add(-min(longBackdate, max(backdate, life/24)))
 }
 
 // authorityTemplate is what roots and intermediates share. A CA that is held
@@ -92,7 +100,7 @@ func authorityTemplate(op, name, region, base string, life time.Duration, now ti
 	return &x509.Certificate{
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    now.Add(-backdate), NotAfter: now.Add(life),
+		NotBefore:    from(now, life), NotAfter: now.Add(life),
 		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:                    x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		PermittedDNSDomainsCritical: true,
@@ -130,7 +138,7 @@ func IssueLeaf(by Authority, l Leaf, now time.Time) (*x509.Certificate, error) {
 		// by others: it stands in both, first in both.
 		Subject:   pkix.Name{CommonName: commonName(l.Name.String())},
 		DNSNames:  []string{l.Name.String()},
-		NotBefore: now.Add(-backdate), NotAfter: now.Add(l.Life),
+		NotBefore: from(now, l.Life), NotAfter: now.Add(l.Life),
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 	}
@@ -142,7 +150,7 @@ func IssueLeaf(by Authority, l Leaf, now time.Time) (*x509.Certificate, error) {
 	default:
 		return nil, invalid(op, "the issuer makes certificates for TLS clients and servers and for Entra apps", issueHint)
 	}
-	return create(op, t, by, l.Public)
+	return create(op, t, by, l.Public, now)
 }
 
 // SelfSign makes a server certificate of a host name or address, signed with
@@ -162,7 +170,7 @@ func SelfSign(k Key, host string, life time.Duration, now time.Time) (*x509.Cert
 	t := &x509.Certificate{
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: commonName(host)},
-		NotBefore:    now.Add(-backdate), NotAfter: now.Add(life),
+		NotBefore:    from(now, life), NotAfter: now.Add(life),
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -190,14 +198,14 @@ func commonName(name string) string {
 }
 
 // create signs a template with an issuer that may do so now.
-func create(op string, t *x509.Certificate, by Authority, pub crypto.PublicKey) (*x509.Certificate, error) {
+func create(op string, t *x509.Certificate, by Authority, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
 	if err := by.Key.may(op, Issuer); err != nil {
 		return nil, err
 	}
 	if !strongPublic(pub) {
 		return nil, invalid(op, "the public key is of a type or length that is not used here", issueHint)
 	}
-	if c := by.Certificate; t.NotAfter.After(c.NotAfter) || t.NotBefore.Add(backdate).Before(c.NotBefore) {
+	if c := by.Certificate; t.NotAfter.After(c.NotAfter) || now.Before(c.NotBefore) {
 		return nil, fault.New(fault.Conflict, op, "the certificate would outlive its issuer, whose own ends "+c.NotAfter.UTC().Format(time.RFC3339)).
 			WithHint("Renew the issuer first, or ask for a shorter life.")
 	}

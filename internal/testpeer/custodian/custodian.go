@@ -126,23 +126,9 @@ func (c *Keeper) IssueIdentity(_ context.Context, tenant, connection, purpose st
 	if _, ok := c.bindings[tenant+"/"+connection]; !ok {
 		return act.Identity{}, fault.New(fault.Conflict, "keeper", "the connection has no binding")
 	}
-	newest := uint64(0)
-	name := ""
-	for _, h := range c.all {
-		if h.Tenant == tenant && h.Connection == connection && h.Purpose == purpose && h.Epoch >= newest {
-			newest, name = h.Epoch, h.Name
-		}
-	}
-	switch {
-	case newest == 0:
-		q.Epoch = 1
-	case q.Epoch == 0:
-		q.Epoch = newest
-	case q.Epoch != newest+1:
-		return act.Identity{}, fault.New(fault.Conflict, "keeper", fmt.Sprintf("epoch %d does not follow %d", q.Epoch, newest))
-	}
-	if q.Epoch != newest {
-		name = fmt.Sprintf("e%d.%s.us.gate.example", q.Epoch, strings.ToLower(rand.Text()[:12]))
+	name, err := c.named(tenant, connection, purpose, &q)
+	if err != nil {
+		return act.Identity{}, err
 	}
 	h, err := c.Make(name, purpose)
 	if err != nil {
@@ -154,6 +140,40 @@ func (c *Keeper) IssueIdentity(_ context.Context, tenant, connection, purpose st
 	}
 	c.all = append(c.all, h)
 	return h.Identity, nil
+}
+
+// named is the name of what is issued next, by the keeper's rules
+// (internal/keeper/issue.go); q gets its epoch.
+func (c *Keeper) named(tenant, connection, purpose string, q *act.Issue) (string, error) {
+	newest, unended := uint64(0), 0
+	names, stolen := map[uint64]string{}, map[uint64]bool{}
+	for _, h := range c.all {
+		if h.Tenant != tenant || h.Connection != connection || h.Purpose != purpose {
+			continue
+		}
+		newest, names[h.Epoch] = max(newest, h.Epoch), h.Name
+		stolen[h.Epoch] = stolen[h.Epoch] || h.State == act.Compromised
+		if h.State != act.Retired && h.State != act.Compromised {
+			unended++
+		}
+	}
+	if unended >= 4 {
+		return "", fault.New(fault.Conflict, "keeper", "the connection has four identities that are not retired")
+	}
+	if q.Epoch == 0 && (q.Renew != 0 || newest != 0) {
+		if q.Epoch = q.Renew; q.Epoch == 0 {
+			q.Epoch = newest
+		}
+		if names[q.Epoch] == "" || stolen[q.Epoch] {
+			return "", fault.New(fault.Conflict, "keeper", fmt.Sprintf("epoch %d is not renewed", q.Epoch))
+		}
+		return names[q.Epoch], nil
+	}
+	if q.Renew != 0 || q.Epoch != 0 && q.Epoch != newest+1 {
+		return "", fault.New(fault.Conflict, "keeper", fmt.Sprintf("epoch %d does not follow %d", q.Epoch, newest))
+	}
+	q.Epoch = newest + 1
+	return fmt.Sprintf("e%d.%s.us.gate.example", q.Epoch, strings.ToLower(rand.Text()[:12])), nil
 }
 
 // Make makes a key with its certificate.
@@ -429,4 +449,13 @@ func (c *Keeper) Stolen(t testing.TB, id string) *Held {
 		t.Fatal(errors.Join(err, errors.New("nothing to steal")))
 	}
 	return h
+}
+
+// Age moves the time of an identity's certificate, as the keeper tells it.
+func (c *Keeper) Age(id string, by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h, err := c.find(id); err == nil {
+		h.NotBefore, h.NotAfter = h.NotBefore.Add(by), h.NotAfter.Add(by)
+	}
 }

@@ -23,7 +23,8 @@ CREATE TABLE keeper_binding (
 
 -- handle is the sealed PKCS#8, or the sealed name of an object in a token;
 -- binding is the one that the handle was sealed at. chain is PEM. marker is
--- sealed in every row, and says in as many bytes whether it is a decoy.
+-- sealed in every row that has not ended, and says in as many bytes whether it
+-- is a decoy, and of which id and state the row is.
 CREATE TABLE keeper_identity (
     id          TEXT PRIMARY KEY,
     tenant      TEXT NOT NULL,
