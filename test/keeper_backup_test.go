@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestKeeperBackup loses gateway and keeper, and goes on from their backups:
@@ -104,8 +105,21 @@ func loseAndRestore(t *testing.T, store string) {
 		t.Fatal("one person has thawed it")
 	}
 	p.must("order", "sign", order, "--key", bert, "--yes")
+	const far = 8 * time.Second
+	waitFor(t, "a probe that is far off", func() bool {
+		for _, d := range object[[]destinationView](p, "queue", "destinations") {
+			if d.State == "down" && d.NextTry != nil && time.Until(*d.NextTry) > far {
+				return true
+			}
+		}
+		return false
+	})
+	began := time.Now()
 	p.must("order", "submit", order)
 	waitFor(t, "the message that waited", func() bool { return came() == 3 })
+	if took := time.Since(began); took > far-time.Second {
+		t.Errorf("the route has waited %s for its probe", took)
+	}
 	post()
 	waitFor(t, "a message after that", func() bool { return came() == 4 })
 	for _, a := range cloud.Arrivals(one.EntraTenant) {
@@ -117,6 +131,11 @@ func loseAndRestore(t *testing.T, store string) {
 		t.Error(why)
 	}
 	p.must("ledger", "verify", "--region", "us")
+}
+
+type destinationView struct {
+	State   string
+	NextTry *time.Time `json:"next_try"`
 }
 
 // newOperator makes a person's key, names the person in the keeper's settings,
