@@ -21,8 +21,8 @@ import (
 // Microsoft 365.
 type customer struct {
 	*process
-	sim *sim.Sim
-	one sim.Listed
+	arrivals func() []sim.Arrival
+	one      sim.Listed
 }
 
 // identity is what the command line shows of one.
@@ -67,17 +67,23 @@ func newCustomer(t *testing.T) *customer {
 			t.Errorf("the simulator did not know %v", unknown)
 		}
 	})
-	c := &customer{process: newProcess(t, ""), sim: s, one: s.List()[0]}
+	one := s.List()[0]
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, s.CA(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return customerOf(t, one, ca, func() []sim.Arrival { return s.Arrivals(one.EntraTenant) })
+}
+
+// customerOf starts a gateway with acme as a customer of a simulator that is
+// there.
+func customerOf(t *testing.T, one sim.Listed, ca string, arrivals func() []sim.Arrival) *customer {
+	t.Helper()
+	c := &customer{process: newProcess(t, ""), arrivals: arrivals, one: one}
 	c.start()
 	c.must("tenant", "add", "acme", "--region", "us")
 	c.must("domain", "add", "acme", c.one.Domain, "--recipients", "none")
-	dir := t.TempDir()
-	ca, token := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "token")
-	for name, text := range map[string]string{ca: string(s.CA()), token: c.one.AdminToken + "\n"} {
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	token := writeToken(t, c.one.AdminToken+"\n")
 	host, port, err := net.SplitHostPort(c.one.SMTP)
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +163,7 @@ func (c *customer) letter(client *gosmtp.Client, n int) error {
 // arrived counts what has come, each Message-ID once.
 func (c *customer) arrived() (distinct, all int) {
 	seen := map[string]bool{}
-	for _, a := range c.sim.Arrivals(c.one.EntraTenant) {
+	for _, a := range c.arrivals() {
 		if strings.HasSuffix(a.MessageID, "@example.org>") {
 			seen[a.MessageID] = true
 			all++

@@ -37,4 +37,4 @@ func (c *backupCmd) Run(e *env) error {
 }
 
 // operatorFiles are what a backup does not hold: keys and passwords.
-const operatorFiles = "keeper/ and identities/"
+const operatorFiles = "keeper/ (sallyport keeper backup) and identities/"

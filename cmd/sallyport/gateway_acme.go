@@ -60,7 +60,7 @@ func (g *gateway) challengeRegion(host string) (string, bool) {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	head, ok := strings.CutSuffix(strings.ToLower(host), "."+g.cfg.BaseDomain)
+	head, ok := strings.CutSuffix(strings.ToLower(strings.TrimSuffix(host, ".")), "."+strings.ToLower(g.cfg.BaseDomain))
 	region := head[strings.LastIndexByte(head, '.')+1:]
 	for _, one := range g.cfg.Regions {
 		if ok && one == region {

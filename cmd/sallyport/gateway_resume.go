@@ -9,9 +9,10 @@ import (
 // keeperLook is how often it is looked whether a keeper is away.
 const keeperLook = time.Second
 
-// resumeAfterKeepers resumes, when a keeper is back, the routes that went down
-// because it was away: they need not wait for their next probe, which may be
-// half an hour off.
+// resumeAfterKeepers resumes, when a keeper is back or thawed, the routes that
+// went down because of it: they need not wait for their next probe, which may be
+// half an hour off. One that freezes while it runs is not seen to; what went
+// down then has its probes.
 func (g *gateway) resumeAfterKeepers(ctx context.Context) error {
 	away := map[string]bool{}
 	tick := time.NewTicker(keeperLook)
@@ -26,9 +27,10 @@ func (g *gateway) resumeAfterKeepers(ctx context.Context) error {
 			if g.custody.asleep(region) {
 				continue
 			}
-			was := away[region]
-			if away[region] = !g.keeperAnswers(ctx, region); was && !away[region] {
-				g.log.Info("a keeper is back", "region", region)
+			was, seen := away[region]
+			was = was || !seen // what an earlier process left down
+			if away[region] = !g.keeperAnswers(ctx, region) || was && g.keeperFrozen(ctx, region); was && !away[region] {
+				g.log.Info("a keeper acts", "region", region)
 				g.resumeRegion(ctx, region)
 			}
 		}
@@ -43,6 +45,19 @@ func (g *gateway) keeperAnswers(ctx context.Context, region string) bool {
 	ctx, cancel := context.WithTimeout(ctx, keeperLook)
 	defer cancel()
 	return r.Reachable(ctx)
+}
+
+// keeperFrozen is asked for only while a keeper was away: the answer costs it
+// more than being reached.
+func (g *gateway) keeperFrozen(ctx context.Context, region string) bool {
+	r, err := g.custody.Region(region)
+	if err != nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, keeperLook)
+	defer cancel()
+	s, err := r.Status(ctx)
+	return err != nil || s.Frozen != ""
 }
 
 // resumeRegion resumes the destinations of a region's tenants that are down

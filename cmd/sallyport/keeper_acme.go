@@ -30,7 +30,12 @@ func (a *acmeConfig) issue(c *keeper.Config) {
 		}
 		return []keeper.Issuer{publicCA{issuer}}, nil
 	}
-	c.Challenges = func(token string) (string, bool) { return issuer.Challenge(token) }
+	c.Challenges = func(token string) (string, bool) {
+		if issuer == nil { // a keeper whose ledger does not open gets no further
+			return "", false
+		}
+		return issuer.Challenge(token)
+	}
 }
 
 func (a *acmeConfig) settings(account crypto.Signer) (acme.Config, error) {

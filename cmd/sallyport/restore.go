@@ -37,7 +37,7 @@ func (c *restoreCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.done("restored into "+dir+" and "+storeName(to)+"\nnext: copy "+operatorFiles+" into it if you have them, then sallyport serve --data "+dir,
+	return e.done("restored into "+dir+" and "+storeName(to)+"\nnext: put keeper/ and identities/ into it if it had them (sallyport keeper restore), then sallyport serve --data "+dir,
 		map[string]any{"restored": true, "data": dir, "store": storeName(to)})
 }
 

@@ -98,8 +98,15 @@ func (r *Registry) Run(ctx context.Context) error {
 	all.Go(func() { r.keepStandbys(ctx) })
 	var mu sync.Mutex
 	driven := map[string]bool{}
+	unreadyRest := firstRest
 	for {
-		r.finish(ctx)
+		rest := longestRest
+		if r.finish(ctx) {
+			unreadyRest = firstRest
+		} else {
+			rest = unreadyRest
+			unreadyRest = min(2*unreadyRest, longestRest)
+		}
 		open, err := r.openReplacements(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.c.Log.Error("changes of identity cannot be read", "error", err)
@@ -126,7 +133,7 @@ func (r *Registry) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-r.wake:
-		case <-time.After(longestRest):
+		case <-time.After(rest):
 		}
 	}
 }

@@ -146,11 +146,14 @@ func (r *Registry) setUnready(p place, unready bool) {
 	if r.unready == nil {
 		r.unready = map[place]bool{}
 	}
-	r.unready[p] = true
+	if !r.unready[p] {
+		r.unready[p] = true
+		r.kick() // Run may be resting
+	}
 }
 
-// finish goes on with them.
-func (r *Registry) finish(ctx context.Context) {
+// finish goes on with them, and tells whether none is left.
+func (r *Registry) finish(ctx context.Context) (done bool) {
 	r.mu.RLock()
 	list := slices.Collect(maps.Keys(r.unready))
 	r.mu.RUnlock()
@@ -164,6 +167,9 @@ func (r *Registry) finish(ctx context.Context) {
 			r.c.Log.Warn("a connection has no identity yet", "tenant", p.tenant, "connection", p.name, "error", err)
 		}
 	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.unready) == 0
 }
 
 // handMade reports an identity that somebody has put beside the keeper by

@@ -15,11 +15,27 @@ import (
 // its database, by which an old copy is told. The copy is marked: a keeper that
 // opens it is frozen until operators thaw it.
 func Backup(ctx context.Context, db *store.KeeperDB, w io.Writer) error {
-	at, err := json.Marshal(time.Now().UTC())
+	at, err := backupMark()
 	if err != nil {
-		return fault.Wrap(fault.Internal, "keeper.Backup", err)
+		return err
 	}
-	return db.Backup(ctx, w, upsertState, rememberRestored, string(at))
+	return db.Backup(ctx, w, upsertState, rememberRestored, at)
+}
+
+// BackupBeside is Backup by another process than the keeper, which may be
+// running or not: the same copy, with the same mark.
+func BackupBeside(ctx context.Context, c store.Config, w io.Writer) error {
+	at, err := backupMark()
+	if err != nil {
+		return err
+	}
+	return store.BackupKeeper(ctx, c, w, upsertState, rememberRestored, at)
+}
+
+// backupMark is what the mark of a copy says: when it was made.
+func backupMark() (string, error) {
+	at, err := json.Marshal(time.Now().UTC())
+	return string(at), fault.Wrap(fault.Internal, "keeper.Backup", err)
 }
 
 // Restore fills an empty place from a backup. The keeper starts frozen there.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -31,6 +32,61 @@ func (k *KeeperDB) Backup(ctx context.Context, w io.Writer, mark KeeperSQL, args
 		return Fault("store.Backup", err)
 	}
 	return Fault("store.Backup", a.tar.Close())
+}
+
+// BackupKeeper is Backup of a database that another process may be using: it
+// opens what is there, migrates nothing and makes nothing. A schema that is not
+// this program's newest is refused with kind conflict, a place without a
+// keeper's tables with kind missing.
+func BackupKeeper(ctx context.Context, c Config, w io.Writer, mark KeeperSQL, args ...any) (err error) {
+	c = c.withDefaults()
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
+		return Fault("store.Backup", err)
+	}
+	there, err := c.has(ctx, keeperSet)
+	if err != nil {
+		return err
+	}
+	if !there {
+		return fault.New(fault.Missing, "store.Backup", "there is no keeper's database to copy").
+			WithHint("Name the folder of a keeper that has run, and the store that it uses.")
+	}
+	db := &DB{name: keeperSet, dialect: c.dialect(), store: &Store{c: c}, log: c.Log, now: c.Now}
+	if db.write, err = c.beside(); err != nil {
+		return Fault("store.Backup", err)
+	}
+	defer func() { err = errors.Join(err, Fault("store.Backup", db.write.Close())) }()
+	if db.version, err = newestAlready(ctx, db); err != nil {
+		return err
+	}
+	return (&KeeperDB{db: db}).Backup(ctx, w, mark, args...)
+}
+
+// beside opens a keeper's database with no more than a copy needs.
+func (c Config) beside() (*sql.DB, error) {
+	if c.dialect() == onPostgres {
+		return postgresPool(c.URL, map[string]string{"lock_timeout": "10s"})
+	}
+	return sql.Open("sqlite", sqliteName(filepath.Join(c.Dir, "db", keeperSet+".db"), []string{"busy_timeout(10000)"}))
+}
+
+// newestAlready returns the version of the schema, which must be the newest
+// that this program knows: a restore reads no other.
+func newestAlready(ctx context.Context, db *DB) (int64, error) {
+	p, err := provider(db.write, db.dialect, db.name)
+	if err != nil {
+		return 0, fault.Wrap(fault.Internal, "store.Backup", err)
+	}
+	have, err := p.GetDBVersion(ctx)
+	if err != nil {
+		return 0, Fault("store.Backup", err)
+	}
+	newest, err := newestVersion(db.name)
+	if err == nil && have != newest {
+		err = fault.New(fault.Conflict, "store.Backup", fmt.Sprintf("the keeper's database has schema %d, this program's is %d", have, newest)).
+			WithHint("Use the version of sallyport that the keeper runs, or start the keeper once with this one.")
+	}
+	return have, err
 }
 
 func (k *KeeperDB) manifest(tables []string) manifest {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"io"
 	"strings"
 	"time"
@@ -187,9 +188,18 @@ func (v *visit) arrival(p place, header []byte, size int64) Arrival {
 		a.Connector = p.connector.Name
 	}
 	if len(v.hop.chain) > 0 {
-		a.Certificate = v.hop.chain[0].Subject.CommonName
+		a.Certificate = firstName(v.hop.chain[0])
 	}
 	return a
+}
+
+// firstName is a certificate's common name, or where there is none, as public
+// authorities issue them today, its first DNS name.
+func firstName(c *x509.Certificate) string {
+	if c.Subject.CommonName == "" && len(c.DNSNames) > 0 {
+		return c.DNSNames[0]
+	}
+	return c.Subject.CommonName
 }
 
 // arrive counts one arrival. The caller holds mu.

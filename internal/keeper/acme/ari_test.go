@@ -32,12 +32,12 @@ func TestAdvice(t *testing.T) {
 		t.Fatalf("%v of %v to %v, %q, %v", at, leaf.NotBefore, leaf.NotAfter, explanation, err)
 	}
 	// It is not asked again for six hours, as it said; then it has another mind.
-	before := r.asked.Load()
+	before := r.ca.Asked.Load()
 	start := time.Now().Add(-2 * time.Hour)
-	if err := r.db.SetARIResponse(leaf.SerialNumber, window(start, start.Add(time.Hour), "https://ca.example/why")); err != nil {
+	if err := r.ca.DB.SetARIResponse(leaf.SerialNumber, window(start, start.Add(time.Hour), "https://ca.example/why")); err != nil {
 		t.Fatal(err)
 	}
-	if again, _, err := r.Advice(t.Context(), leaf); err != nil || !again.Equal(at) || r.asked.Load() != before {
+	if again, _, err := r.Advice(t.Context(), leaf); err != nil || !again.Equal(at) || r.ca.Asked.Load() != before {
 		t.Errorf("%v, %v", again, err)
 	}
 	r.clock.Store(int64(6*time.Hour + time.Minute))

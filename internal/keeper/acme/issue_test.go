@@ -67,7 +67,7 @@ func TestIssueTogether(t *testing.T) {
 		}
 		return false
 	}
-	r.front.Store(&count)
+	r.ca.Front.Store(&count)
 	var all sync.WaitGroup
 	for n := range 8 {
 		all.Go(func() {
@@ -113,7 +113,7 @@ func TestRenew(t *testing.T) {
 	if _, err := r.another(t).Issue(t.Context(), name, newKey(t), nil); !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "deactivated") {
 		t.Errorf("an account that is no more: %v", err)
 	}
-	r.front.Store(nil)
+	r.ca.Front.Store(nil)
 	if r.another(t); issueOf(t, r, name) == nil {
 		return
 	}
@@ -183,7 +183,7 @@ func TestProfile(t *testing.T) {
 func TestDNSChallenge(t *testing.T) {
 	r := newRig(t)
 	c := r.config
-	c.DNS = r.zone
+	c.DNS = r.ca.Zone
 	i, err := New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -191,10 +191,10 @@ func TestDNSChallenge(t *testing.T) {
 	if _, err := i.Issue(t.Context(), "e1.acme.us.gate.example", newKey(t), nil); err != nil {
 		t.Fatal(err)
 	}
-	if r.zone.most != 1 || len(r.zone.texts) != 0 || r.got.Load() != 0 {
-		t.Errorf("%d records at a time, %v are left, %d fetched by HTTP", r.zone.most, r.zone.texts, r.got.Load())
+	if left, most := r.ca.Zone.Texts(); most != 1 || left != 0 || r.got.Load() != 0 {
+		t.Errorf("%d records at a time, %d are left, %d fetched by HTTP", most, left, r.got.Load())
 	}
-	r.zone.fail = errors.New("the zone is locked")
+	r.ca.Zone.Lock(errors.New("the zone is locked"))
 	if _, err := i.Issue(t.Context(), "e2.acme.us.gate.example", newKey(t), nil); !fault.Is(err, fault.Later) {
 		t.Errorf("%v", err)
 	}
@@ -204,10 +204,10 @@ func TestExternalAccount(t *testing.T) {
 	r := newRig(t)
 	key := make([]byte, 32)
 	rand.Read(key)
-	if err := r.db.AddExternalAccountKeyByID("kid-1", base64.RawURLEncoding.EncodeToString(key)); err != nil {
+	if err := r.ca.DB.AddExternalAccountKeyByID("kid-1", base64.RawURLEncoding.EncodeToString(key)); err != nil {
 		t.Fatal(err)
 	}
-	strict := httptest.NewTLSServer(r.authority(1, true))
+	strict := httptest.NewTLSServer(r.ca.Handler(1, true))
 	t.Cleanup(strict.Close)
 	r.config.Directory = strict.URL + wfe.DirectoryPath
 	r.config.Roots = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: strict.Certificate().Raw})
@@ -256,7 +256,7 @@ func TestRefusedHere(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if n := r.asked.Load(); n != 0 {
+	if n := r.ca.Asked.Load(); n != 0 {
 		t.Errorf("the CA was asked %d times", n)
 	}
 }

@@ -25,7 +25,7 @@ const name = "e1.acme.us.gate.example"
 // The CA's words reach who asked, with the kind that says what to do.
 func TestOrderInvalid(t *testing.T) {
 	r := newRig(t)
-	if err := r.db.AddBlockedDomain("blocked.example"); err != nil {
+	if err := r.ca.DB.AddBlockedDomain("blocked.example"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.Issue(t.Context(), "mx.blocked.example", newKey(t), nil); !fault.Is(err, fault.Never) || !strings.Contains(err.Error(), "rejectedIdentifier") || fault.HintOf(err) == "" {
@@ -89,14 +89,14 @@ func TestRateLimit(t *testing.T) {
 	if !fault.Is(err, fault.Later) || !strings.Contains(err.Error(), at) || !strings.Contains(err.Error(), "too many certificates") || fault.HintOf(err) == "" {
 		t.Errorf("%v", err)
 	}
-	r.front.Store(nil)
-	before := r.asked.Load()
+	r.ca.Front.Store(nil)
+	before := r.ca.Asked.Load()
 	for _, n := range []string{name, "e2.acme.us.gate.example"} {
 		if _, err := r.Issue(t.Context(), n, newKey(t), nil); !fault.Is(err, fault.Later) || !strings.Contains(err.Error(), "not to ask before") {
 			t.Errorf("%s at once: %v", n, err)
 		}
 	}
-	if r.asked.Load() != before {
+	if r.ca.Asked.Load() != before {
 		t.Error("it was asked")
 	}
 	r.clock.Store(int64(2 * time.Minute))
@@ -119,7 +119,7 @@ func TestOverload(t *testing.T) {
 	if _, err := r.Issue(t.Context(), name, newKey(t), nil); !fault.Is(err, fault.Later) {
 		t.Errorf("%v", err)
 	}
-	r.front.Store(nil)
+	r.ca.Front.Store(nil)
 	if _, err := r.Issue(t.Context(), name, newKey(t), nil); !fault.Is(err, fault.Later) {
 		t.Errorf("at once: %v", err)
 	}
@@ -228,12 +228,12 @@ func TestEndless(t *testing.T) {
 			case part == "/authZ/" && strings.Contains(q.URL.Path, "/certZ/"):
 				jsonOf(`{}`)(w, q)
 			default:
-				r.authorityNow.ServeHTTP(w, q)
+				r.ca.ServeHTTP(w, q)
 			}
 		})
-		before := r.asked.Load()
+		before := r.ca.Asked.Load()
 		_, err := r.another(t).Issue(t.Context(), name, newKey(t), nil)
-		if n := r.asked.Load() - before; !fault.Is(err, fault.Later) || !strings.Contains(err.Error(), "too many requests") || n > maxRequests {
+		if n := r.ca.Asked.Load() - before; !fault.Is(err, fault.Later) || !strings.Contains(err.Error(), "too many requests") || n > maxRequests {
 			t.Errorf("%s: %v after %d requests", part, err, n)
 		}
 	}
