@@ -79,7 +79,7 @@ func (r *identity) told() act.Identity {
 	if r.announced != 0 {
 		got.Announced = new(moment(r.announced))
 	}
-	return got
+	return toldMail(got)
 }
 
 func moment(micro int64) time.Time { return time.UnixMicro(micro).UTC() }

@@ -3,7 +3,6 @@ package keeper
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
 	"sync"
 	"time"
 
@@ -216,7 +215,7 @@ func (k *Keeper) openMarker(ctx context.Context, n *known) error {
 	if n.decoy, err = k.isDecoy(ctx, &n.identity); err != nil {
 		return err
 	}
-	if n.tenant == hostsTenant {
+	if n.tenant == hostsTenant || isMail(n.purpose) {
 		return nil
 	}
 	now, err := k.bindingText(ctx, n.tenant, n.connection)
@@ -250,11 +249,11 @@ func (k *Keeper) load(ctx context.Context, r *identity) (crypto.Signer, error) {
 	if len(chain) == 0 || sumOf(chain[0]) != r.sha256 {
 		return nil, edited(op, "the certificate is another than the row says")
 	}
-	leaf, err := x509.ParseCertificate(chain[0])
+	public, err := publicOf(r.purpose, chain[0])
 	if err != nil {
 		return nil, edited(op, "a row's certificate is none")
 	}
-	if !samePublic(s.Public(), leaf.PublicKey) {
+	if !samePublic(s.Public(), public) {
 		return nil, edited(op, "the key is another than the certificate's")
 	}
 	return s, nil

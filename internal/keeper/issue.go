@@ -52,7 +52,7 @@ const (
 	maxChain    = 48 << 10 // bytes
 	wantedTime  = 10 * time.Minute
 	otherWanted = 24 * time.Hour // of issuers that are asked over a network
-	issueHelp   = "Issue smtp-client or entra-app for a connection that is bound."
+	issueHelp   = "Issue smtp-client or entra-app for a connection that is bound, dkim or arc for a domain."
 )
 
 // wish is an identity that somebody wants.
@@ -74,12 +74,15 @@ func (k *Keeper) IssueIdentity(ctx context.Context, p wire.Peer, q act.Issue) (a
 		if err := ours(q.Context); err != nil {
 			return act.Identity{}, err
 		}
+		if isMail(w.purpose) {
+			w.issuer = selfIssued
+		}
 		by, err := k.issuer(w.issuer)
 		if err != nil {
 			return act.Identity{}, err
 		}
 		make := k.request
-		if by == Issuer(&k.authority) {
+		if by.Name() == builtin || by.Name() == selfIssued {
 			make = k.issue
 		}
 		r, err := make(ctx, w, by)
@@ -115,6 +118,9 @@ func (k *Keeper) issuer(name string) (Issuer, error) {
 	if name == "" || name == builtin {
 		return &k.authority, nil
 	}
+	if name == selfIssued {
+		return mailKeys{}, nil
+	}
 	for _, i := range k.c.Issuers {
 		if i.Name() == name {
 			return i, nil
@@ -131,7 +137,7 @@ func algorithmOf(purpose string) (keys.Algorithm, error) {
 	case string(sign.EntraApp):
 		return keys.RSA2048, nil
 	case string(sign.DKIM), string(sign.ARC):
-		return "", fault.New(fault.Invalid, "keeper.Issue", "identities for "+purpose+" are not issued yet").WithHint(issueHelp)
+		return keys.RSA2048, nil
 	}
 	return "", fault.New(fault.Invalid, "keeper.Issue", "no identities are issued for "+strconv.Quote(purpose)).WithHint(issueHelp)
 }
@@ -143,9 +149,11 @@ func (k *Keeper) want(ctx context.Context, w wish, issuer string) (*identity, cr
 		return nil, nil, err
 	}
 	defer k.places.lock(w.tenant, w.connection)()
-	binding, err := k.bindingText(ctx, w.tenant, w.connection)
-	if err != nil {
-		return nil, nil, err
+	binding := bindingText(act.Binding{})
+	if !isMail(w.purpose) {
+		if binding, err = k.bindingText(ctx, w.tenant, w.connection); err != nil {
+			return nil, nil, err
+		}
 	}
 	now := k.now().UnixMicro()
 	r := &identity{id: w.id, tenant: w.tenant, connection: w.connection, purpose: w.purpose, state: act.Wanted,
@@ -173,6 +181,9 @@ func (k *Keeper) nameIt(ctx context.Context, r *identity, w wish) error {
 	if have.unended >= mostUnended {
 		return fault.New(fault.Conflict, op, "the connection has "+strconv.Itoa(have.unended)+" identities for "+r.purpose+" that are not retired").
 			WithHint("Retire those that are not needed: identity list.")
+	}
+	if isMail(r.purpose) {
+		return have.nameMail(r, w.epoch)
 	}
 	if w.epoch == 0 && (w.renew != 0 || have.newest > 0) {
 		return have.renew(r, cmp.Or(w.renew, have.newest))
@@ -285,19 +296,18 @@ func (k *Keeper) makeKey(ctx context.Context, r *identity, a keys.Algorithm, dec
 // row issued.
 func (k *Keeper) certify(ctx context.Context, r *identity, chain [][]byte, public crypto.PublicKey) error {
 	const op = "keeper.Issue"
-	leaf, err := leafOf(op, chain)
+	var err error
+	if isMail(r.purpose) {
+		err = r.publish(chain[0], public, k.now())
+	} else {
+		err = r.take(chain, public)
+	}
 	if err != nil {
 		return err
 	}
-	if !samePublic(public, leaf.PublicKey) || leaf.VerifyHostname(r.name) != nil {
-		return fault.New(fault.Later, op, "the issuer "+r.issuer+" gave a certificate of another key or name").WithHint("Look at that issuer's settings and log.")
-	}
-	marker, err := k.remark(ctx, r, act.Issued)
-	if err != nil {
+	if r.marker, err = k.remark(ctx, r, act.Issued); err != nil {
 		return err
 	}
-	r.marker, r.chain, r.sha256 = marker, chainText(chain), sumOf(leaf.Raw)
-	r.notBefore, r.notAfter = leaf.NotBefore.UnixMicro(), leaf.NotAfter.UnixMicro()
 	r.state, r.changed = act.Issued, k.now().UnixMicro()
 	return k.door.Change(ctx, func(tx store.KeeperTx) error {
 		n, err := tx.Exec(updateIssued, r.chain, r.sha256, r.notBefore, r.notAfter, r.changed, r.marker, r.id)
@@ -306,6 +316,21 @@ func (k *Keeper) certify(ctx context.Context, r *identity, chain [][]byte, publi
 		}
 		return err
 	})
+}
+
+// take gives a row the chain that an issuer gave, if it is of its key and name.
+func (r *identity) take(chain [][]byte, public crypto.PublicKey) error {
+	const op = "keeper.Issue"
+	leaf, err := leafOf(op, chain)
+	if err != nil {
+		return err
+	}
+	if !samePublic(public, leaf.PublicKey) || leaf.VerifyHostname(r.name) != nil {
+		return fault.New(fault.Later, op, "the issuer "+r.issuer+" gave a certificate of another key or name").WithHint("Look at that issuer's settings and log.")
+	}
+	r.chain, r.sha256 = chainText(chain), sumOf(leaf.Raw)
+	r.notBefore, r.notAfter = leaf.NotBefore.UnixMicro(), leaf.NotAfter.UnixMicro()
+	return nil
 }
 
 // leafOf is the first certificate of a chain of bearable size.

@@ -85,8 +85,7 @@ func TestIssueRefuses(t *testing.T) {
 	r := newRig(t)
 	r.boundAll(t, "acme")
 	for name, q := range map[string]act.Issue{
-		"dkim":           {Context: of("acme", "dkim")},
-		"arc":            {Context: of("acme", "arc")},
+		"no domain":      {Context: of("acme", "dkim")}, // of a connection
 		"a server":       {Context: of("acme", "smtp-server")},
 		"nonsense":       {Context: of("acme", "fun")},
 		"another issuer": {Context: of("acme", ofClient), Issuer: "acme"},

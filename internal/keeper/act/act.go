@@ -190,7 +190,9 @@ type JWT struct {
 // name of the newest epoch (renewal), or the first of all; any other is the
 // newest epoch plus one, with a name that nobody has seen. Renew names the
 // epoch whose name is kept, where that is not the newest: a standby of the next
-// epoch is there while the one in use is renewed. It goes with epoch 0 alone.
+// epoch is there while the one in use is renewed. It goes with epoch 0 alone. For
+// the purposes dkim and arc the connection is the signing domain, and each issue
+// is a new epoch with a selector of its own.
 type Issue struct {
 	Context
 	Epoch       uint64 `json:"epoch,omitempty"`
@@ -215,23 +217,26 @@ const (
 
 // Identity is one key and certificate of one connection for one purpose.
 type Identity struct {
-	ID          string        `json:"id"` // ULID
-	Tenant      string        `json:"tenant"`
-	Connection  string        `json:"connection"`
-	Purpose     string        `json:"purpose"` // smtp-client, smtp-server, entra-app, dkim, arc
-	Epoch       uint64        `json:"epoch"`
-	Name        string        `json:"name"`
-	State       IdentityState `json:"state"`
-	NotBefore   time.Time     `json:"not_before"`
-	NotAfter    time.Time     `json:"not_after"`
-	SHA256      string        `json:"sha256"` // of the certificate, hex
-	Issuer      string        `json:"issuer"` // "builtin" or "acme"
-	Driver      string        `json:"driver"` // where the key is: "software" or "pkcs11"
-	Chain       [][]byte      `json:"chain"`  // leaf first, DER
-	CreatedAt   time.Time     `json:"created_at"`
-	ChangedAt   time.Time     `json:"changed_at"`
-	Announced   *time.Time    `json:"announced,omitempty"` // when the issuer advises renewal (ARI), if it says
-	Explanation string        `json:"explanation,omitempty"`
+	ID         string        `json:"id"` // ULID
+	Tenant     string        `json:"tenant"`
+	Connection string        `json:"connection"`
+	Purpose    string        `json:"purpose"` // smtp-client, smtp-server, entra-app, dkim, arc
+	Epoch      uint64        `json:"epoch"`
+	Name       string        `json:"name"`
+	State      IdentityState `json:"state"`
+	NotBefore  time.Time     `json:"not_before"`
+	NotAfter   time.Time     `json:"not_after"`
+	SHA256     string        `json:"sha256"` // of the certificate, hex
+	Issuer     string        `json:"issuer"` // "builtin" or "acme"
+	Driver     string        `json:"driver"` // where the key is: "software" or "pkcs11"
+	Chain      [][]byte      `json:"chain"`  // leaf first, DER; none of dkim and arc
+	// Public is the key of a dkim or arc identity as SubjectPublicKeyInfo, for
+	// the record of its name.
+	Public      []byte     `json:"public,omitempty"`
+	CreatedAt   time.Time  `json:"created_at"`
+	ChangedAt   time.Time  `json:"changed_at"`
+	Announced   *time.Time `json:"announced,omitempty"` // when the issuer advises renewal (ARI), if it says
+	Explanation string     `json:"explanation,omitempty"`
 }
 
 // IdentityList is in order of tenant, connection, purpose, epoch and id.
