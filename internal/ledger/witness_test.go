@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,7 +40,7 @@ type onlooker struct {
 	answer int // a status to answer whatever is asked
 	size   int64
 	hash   tlog.Hash
-	asked  int
+	asked  atomic.Int64
 }
 
 func newOnlooker(t testing.TB, logKey string) (*onlooker, *HTTPWitness) {
@@ -74,7 +75,7 @@ func (o *onlooker) vkey() string {
 func (o *onlooker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.asked++
+	o.asked.Add(1)
 	if o.answer != 0 || o.away {
 		w.WriteHeader(max(o.answer, 500))
 		return
@@ -137,7 +138,7 @@ func TestHTTPWitness(t *testing.T) {
 		o, w := newOnlooker(d, d.key)
 		with := func(c *Config) { c.Witnesses = []Witness{w} }
 		d.open(with)
-		if s, err := d.submit(); err != nil || s.Size != 0 || o.asked != 0 {
+		if s, err := d.submit(); err != nil || s.Size != 0 || o.asked.Load() != 0 {
 			d.Errorf("of an empty log: %+v %v", s, err)
 		}
 		for _, n := range []int{5, 300, 1} {
@@ -160,11 +161,11 @@ func TestHTTPWitness(t *testing.T) {
 		}
 		// Opened anew it knows where the witness is.
 		d.open(with)
-		asked := o.asked
+		asked := o.asked.Load()
 		d.fill(1)
 		d.sign()
-		if s, err := d.submit(); err != nil || s.Size != 307 || o.asked != asked+1 {
-			d.Errorf("%+v %v, asked %d times", s, err, o.asked-asked)
+		if s, err := d.submit(); err != nil || s.Size != 307 || o.asked.Load() != asked+1 {
+			d.Errorf("%+v %v, asked %d times", s, err, o.asked.Load()-asked)
 		}
 		// It has seen more than there is.
 		o.size = 5000
@@ -266,7 +267,7 @@ func TestWitnessAway(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second {
 		t.Error("it took", took)
 	}
-	if o.asked == 0 || d.l.Status().Checkpoint.Size != 2000 {
+	if o.asked.Load() == 0 || d.l.Status().Checkpoint.Size != 2000 {
 		t.Errorf("%+v", d.l.Status())
 	}
 }

@@ -24,6 +24,9 @@ var (
 // met a loss is done once more on a new link.
 func call[T any](ctx context.Context, t *token, op string, within time.Duration, f func(*link) (T, error)) (T, error) {
 	var none T
+	if ctx.Err() != nil { // of two ways that are open select takes any
+		return none, told(op, errHangs)
+	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	select {
