@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -22,7 +23,12 @@ func (g *gateway) checkIdentities(ctx context.Context) (bool, string, string) {
 	if len(waiting) > 0 {
 		return false, "replacements that wait: " + some(waiting), fix
 	}
-	return true, "renewed in time" + g.publicWords(), ""
+	text := "renewed in time"
+	// A keeper that is away is another line's.
+	if purposes, err := g.connections.Purposes(ctx); err == nil && len(purposes) > 0 {
+		text += "; certificates shown " + strings.Join(purposes, "; ")
+	}
+	return true, text + g.publicWords(), ""
 }
 
 // publicWords reminds of what the built-in authority is not: Exchange Online
