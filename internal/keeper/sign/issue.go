@@ -22,8 +22,6 @@ const (
 	maxIntermediate = 90 * day
 	maxLeaf         = 90 * day
 	maxRoot         = 20 * 365 * day
-	maxCRL          = 7 * day
-	maxRevoked      = 100_000
 	backdate        = 5 * time.Minute // for partners whose clock is behind
 	longBackdate    = 25 * time.Hour  // for a keeper's own clock that was a day ahead, and is not any more
 	issueHint       = "Ask with the names, use and life that the identity has."
@@ -233,32 +231,4 @@ func serial() *big.Int {
 	rand.Read(b[:])
 	b[0] = b[0]&0x7f | 0x40
 	return new(big.Int).SetBytes(b[:])
-}
-
-// Revoked is a certificate that no longer counts.
-type Revoked struct {
-	Serial *big.Int
-	At     time.Time
-	Reason int // RFC 5280 5.3.1; 1 is key compromise, 4 superseded
-}
-
-// IssueCRL makes an issuer's revocation list (RFC 5280 5).
-func IssueCRL(by Authority, number uint64, revoked []Revoked, life time.Duration, now time.Time) ([]byte, error) {
-	const op = "sign.IssueCRL"
-	if err := by.Key.may(op, Issuer); err != nil {
-		return nil, err
-	}
-	if number == 0 || life < time.Hour || life > maxCRL || len(revoked) > maxRevoked {
-		return nil, invalid(op, "a revocation list has a number, at most 100,000 entries, and lives from one hour to seven days", issueHint)
-	}
-	t := &x509.RevocationList{Number: new(big.Int).SetUint64(number), ThisUpdate: now, NextUpdate: now.Add(life)}
-	for _, r := range revoked {
-		if r.Serial == nil {
-			return nil, invalid(op, "an entry of the revocation list has no serial number", issueHint)
-		}
-		t.RevokedCertificateEntries = append(t.RevokedCertificateEntries,
-			x509.RevocationListEntry{SerialNumber: r.Serial, RevocationTime: r.At, ReasonCode: r.Reason})
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, t, by.Certificate, by.Key.Signer)
-	return der, fault.Wrap(fault.Internal, op, err)
 }
