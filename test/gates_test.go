@@ -165,6 +165,34 @@ func (l *pacedLoad) count() counted {
 	return c
 }
 
+// campaign lets so many credentials be opened a minute, as two operators allow
+// before they replace many identities at once: without their order the breaker
+// takes that for a thief's work.
+func (p *process) campaign(region string, rate int) {
+	p.t.Helper()
+	settings := filepath.Join(p.dir, "keeper", region, "keeper.toml")
+	raw, err := os.ReadFile(settings)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var keys []string
+	for _, name := range []string{"anna", "bert"} {
+		file, line := operatorKey(p.t, name)
+		keys = append(keys, file)
+		raw = append(raw, []byte("\n[[operator]]\nname = '"+name+"'\nkey = '"+line+"'\n")...)
+	}
+	if err := os.WriteFile(settings, raw, 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	p.stop() // its keeper ends with it, and reads the settings anew
+	p.start()
+	order := filepath.Join(p.t.TempDir(), "campaign.json")
+	p.must("order", "make", "open-campaign", "--region", region, "--subject", "new identities for everybody", "--set", fmt.Sprintf("rate=%d", rate),
+		"--set", "until="+time.Now().Add(time.Hour).UTC().Format(time.RFC3339), "--key", keys[0], "--out", order)
+	p.must("order", "sign", order, "--key", keys[1], "--yes")
+	p.must("order", "submit", order)
+}
+
 // TestReplaceMany replaces identities while mail flows: nothing is lost,
 // refused or duplicated by it. With SALLYPORT_BENCH it is the size that the
 // benchmark asks for, and prints how long messages waited.
@@ -178,6 +206,7 @@ func TestReplaceMany(t *testing.T) {
 	p := newProcess(t, "")
 	p.start()
 	c.connect(p, func(int) string { return "us" })
+	p.campaign("us", 1000)
 	l := &pacedLoad{cloud: c, smtp: p.smtp}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

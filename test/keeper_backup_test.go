@@ -142,14 +142,21 @@ type destinationView struct {
 // and returns the key's file.
 func newOperator(t *testing.T, k *keeperProcess, name string) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), name+".key")
+	file, line := operatorKey(t, name)
+	k.appendSettings(fmt.Sprintf("\n[[operator]]\nname = %q\nkey = %q\n", name, line))
+	return file
+}
+
+// operatorKey makes a person's key: its file, and the line for the settings.
+func operatorKey(t testing.TB, name string) (file, line string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), name+".key")
 	out, err := exec.Command(binary(t), "operator", "new", name, "--out", file).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	k.appendSettings(fmt.Sprintf("\n[[operator]]\nname = %q\nkey = %q\n", name, line))
-	return file
+	line, _, _ = strings.Cut(string(out), "\n")
+	return file, line
 }
 
 func (k *keeperProcess) appendSettings(text string) {
