@@ -3,7 +3,6 @@ package keeper
 import (
 	"context"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 	"net"
 	"net/netip"
@@ -13,6 +12,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 	"github.com/sallyport-mail/sallyport/internal/keeper/seal"
+	"github.com/sallyport-mail/sallyport/internal/keeper/sign"
 	"github.com/sallyport-mail/sallyport/internal/keeper/wire"
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
@@ -206,11 +206,11 @@ func checkBinding(b act.Binding) error {
 	switch {
 	case b.Host == "" && b.Authority == "":
 		reason = "it names no host and no authority"
-	case b.Host != "" && !isHostName(b.Host) && !isAddress(b.Host):
+	case b.Host != "" && !sign.IsDomain(b.Host) && !isAddress(b.Host):
 		reason = "its host is no host name or address"
 	case (b.Host == "") != (b.Port == 0):
 		reason = "host and port come together"
-	case b.ServerName != "" && !isHostName(b.ServerName) && !isAddress(b.ServerName):
+	case b.ServerName != "" && !sign.IsDomain(b.ServerName) && !isAddress(b.ServerName):
 		reason = "its server name is no host name or address"
 	case b.CA != "" && !isSum(b.CA), b.Pin != "" && !isSum(b.Pin):
 		reason = "its CA or pin is not the hex of a SHA-256 in lower case"
@@ -218,7 +218,7 @@ func checkBinding(b act.Binding) error {
 		reason = "its authority is no host, or host and port"
 	}
 	for _, id := range []string{b.EntraTenant, b.App, b.AppObject} {
-		if id != "" && !isGUID(id) {
+		if id != "" && !sign.IsGUID(id) {
 			reason = "an Entra id is no GUID"
 		}
 	}
@@ -240,41 +240,8 @@ func isAddress(s string) bool {
 func isAuthority(s string) bool {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return isHostName(s)
+		return sign.IsDomain(s)
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
-	return err == nil && n > 0 && (isHostName(host) || isAddress(host))
-}
-
-// isHostName takes letters, digits, hyphens and underscores in labels (RFC
-// 1123 2.1; hosts with underscores exist).
-func isHostName(s string) bool {
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 {
-			return false
-		}
-		for _, c := range []byte(label) {
-			if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// isGUID takes 8-4-4-4-12 hexadecimal digits (RFC 9562 4).
-func isGUID(s string) bool {
-	parts := strings.Split(s, "-")
-	if len(parts) != 5 {
-		return false
-	}
-	for i, n := range []int{8, 4, 4, 4, 12} {
-		if _, err := hex.DecodeString(parts[i]); err != nil || len(parts[i]) != n {
-			return false
-		}
-	}
-	return true
+	return err == nil && n > 0 && (sign.IsDomain(host) || isAddress(host))
 }

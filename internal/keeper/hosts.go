@@ -69,7 +69,7 @@ func (k *Keeper) runHosts(ctx context.Context) {
 func (k *Keeper) tendHosts(ctx context.Context) error {
 	for _, host := range k.c.Hosts {
 		host = strings.ToLower(host)
-		if !isHostName(host) && !isAddress(host) {
+		if !sign.IsDomain(host) && !isAddress(host) {
 			return fault.New(fault.Invalid, "keeper.Hosts", host+" is no host name").WithHint("Correct the keeper's settings.")
 		}
 		if err := k.importHost(ctx, host); err != nil {

@@ -51,7 +51,7 @@ func (e epochs) nameMail(r *identity, epoch uint64) error {
 		return fault.New(fault.Conflict, op, "the newest epoch is "+strconv.FormatUint(e.newest, 10)+", and "+strconv.FormatUint(epoch, 10)+" is not the next").
 			WithHint("Ask for the next epoch, or leave it out.")
 	}
-	if !strings.Contains(r.connection, ".") || !isHostName(r.connection) {
+	if !strings.Contains(r.connection, ".") || !sign.IsDomain(r.connection) {
 		return fault.New(fault.Invalid, op, strconv.Quote(r.connection)+" is no domain that signs messages").WithHint("Name the signing domain in the place of the connection.")
 	}
 	r.epoch = e.newest + 1

@@ -40,7 +40,7 @@ func (n Name) String() string {
 }
 
 func (n Name) check(op string) error {
-	if strings.Contains(n.Label, ".") || strings.Contains(n.Region, ".") || !isDomain(n.String()) || n.Epoch == 0 {
+	if strings.Contains(n.Label, ".") || strings.Contains(n.Region, ".") || !IsDomain(n.String()) || n.Epoch == 0 {
 		return invalid(op, strconv.Quote(n.String())+" is no name of an identity", issueHint)
 	}
 	return nil
@@ -92,7 +92,7 @@ func from(now time.Time, life time.Duration) time.Time {
 // authorityTemplate is what roots and intermediates share. A CA that is held
 // to region.base can't issue for another region (RFC 5280 4.2.1.10).
 func authorityTemplate(op, name, region, base string, life time.Duration, now time.Time) (*x509.Certificate, error) {
-	if strings.Contains(region, ".") || !isDomain(region+"."+base) {
+	if strings.Contains(region, ".") || !IsDomain(region+"."+base) {
 		return nil, invalid(op, "the region and base domain make no domain name", issueHint)
 	}
 	return &x509.Certificate{
@@ -159,7 +159,7 @@ func SelfSign(k Key, host string, life time.Duration, now time.Time) (*x509.Cert
 		return nil, err
 	}
 	ip := net.ParseIP(host)
-	if ip == nil && !isDomain(host) {
+	if ip == nil && !IsDomain(host) {
 		return nil, invalid(op, strconv.Quote(host)+" is no host name", issueHint)
 	}
 	if life < time.Minute || life > maxRoot {

@@ -38,7 +38,7 @@ func AssertClient(k Key, a Assertion, now time.Time) (string, error) {
 	if err := k.mayJWT(op, a.Life); err != nil {
 		return "", err
 	}
-	if !isGUID(a.Tenant) || !isGUID(a.App) || !isHost(a.Authority) {
+	if !IsGUID(a.Tenant) || !IsGUID(a.App) || !isHost(a.Authority) {
 		return "", invalid(op, "an assertion needs a host and the ids of tenant and app as GUIDs", "Look at the connection's binding.")
 	}
 	claims := map[string]any{
@@ -64,7 +64,7 @@ func ProvePossession(k Key, p Proof, now time.Time) (string, error) {
 	if err := k.mayJWT(op, p.Life); err != nil {
 		return "", err
 	}
-	if !isGUID(p.Object) {
+	if !IsGUID(p.Object) {
 		return "", invalid(op, "a proof needs the object id of the application as a GUID", "Look at the connection's binding.")
 	}
 	claims := map[string]any{
@@ -120,7 +120,8 @@ func newGUID() string {
 	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
 }
 
-func isGUID(s string) bool {
+// IsGUID takes 8-4-4-4-12 hexadecimal digits (RFC 9562 4).
+func IsGUID(s string) bool {
 	if len(s) != 36 {
 		return false
 	}

@@ -244,16 +244,16 @@ func relaxed(f Field) string {
 
 func (d Domain) check(op string) error {
 	for _, s := range []string{d.Name, d.Selector} {
-		if !isDomain(s) {
+		if !IsDomain(s) {
 			return invalid(op, "the domain or selector is no domain name", domainHint)
 		}
 	}
 	return nil
 }
 
-// isDomain takes letters, digits and hyphens between dots, and the underscore
+// IsDomain takes letters, digits and hyphens between dots, and the underscore
 // that selectors may have.
-func isDomain(s string) bool {
+func IsDomain(s string) bool {
 	if s == "" || len(s) > 253 {
 		return false
 	}

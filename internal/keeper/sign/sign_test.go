@@ -267,7 +267,7 @@ func TestAssertClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, second, _, _ := openJWT(t, again); second["jti"] == claims["jti"] || !isGUID(second["jti"].(string)) {
+	if _, second, _, _ := openJWT(t, again); second["jti"] == claims["jti"] || !IsGUID(second["jti"].(string)) {
 		t.Errorf("jti %v after %v", second["jti"], claims["jti"])
 	}
 	for name, change := range map[string]func(*Assertion){
