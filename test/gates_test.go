@@ -170,13 +170,24 @@ func (l *pacedLoad) count() counted {
 // takes that for a thief's work.
 func (p *process) campaign(region string, rate int) {
 	p.t.Helper()
+	keys := p.operators(region, "anna", "bert")
+	order := filepath.Join(p.t.TempDir(), "campaign.json")
+	p.must("order", "make", "open-campaign", "--region", region, "--subject", "new identities for everybody", "--set", fmt.Sprintf("rate=%d", rate),
+		"--set", "until="+time.Now().Add(time.Hour).UTC().Format(time.RFC3339), "--key", keys[0], "--out", order)
+	p.must("order", "sign", order, "--key", keys[1], "--yes")
+	p.must("order", "submit", order)
+}
+
+// operators are made known to the keeper that serve runs for a region; their
+// keys' files are returned.
+func (p *process) operators(region string, names ...string) (keys []string) {
+	p.t.Helper()
 	settings := filepath.Join(p.dir, "keeper", region, "keeper.toml")
 	raw, err := os.ReadFile(settings)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	var keys []string
-	for _, name := range []string{"anna", "bert"} {
+	for _, name := range names {
 		file, line := operatorKey(p.t, name)
 		keys = append(keys, file)
 		raw = append(raw, []byte("\n[[operator]]\nname = '"+name+"'\nkey = '"+line+"'\n")...)
@@ -186,11 +197,7 @@ func (p *process) campaign(region string, rate int) {
 	}
 	p.stop() // its keeper ends with it, and reads the settings anew
 	p.start()
-	order := filepath.Join(p.t.TempDir(), "campaign.json")
-	p.must("order", "make", "open-campaign", "--region", region, "--subject", "new identities for everybody", "--set", fmt.Sprintf("rate=%d", rate),
-		"--set", "until="+time.Now().Add(time.Hour).UTC().Format(time.RFC3339), "--key", keys[0], "--out", order)
-	p.must("order", "sign", order, "--key", keys[1], "--yes")
-	p.must("order", "submit", order)
+	return keys
 }
 
 // TestReplaceMany replaces identities while mail flows: nothing is lost,

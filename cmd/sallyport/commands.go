@@ -37,6 +37,7 @@ type commands struct {
 	Ledger     ledgerCmd     `cmd:"" help:"Who did what: the ledger of a region, and whether it is whole."`
 	Operator   operatorCmd   `cmd:"" help:"Keys of the people who sign orders."`
 	Order      orderCmd      `cmd:"" help:"What only people can tell the keeper, over their own signatures."`
+	Decoy      decoyCmd      `cmd:"" help:"Credentials and identities that nothing legitimate uses."`
 	Import     importCmd     `cmd:"" help:"Take over another server's settings."`
 	Sim        simCmd        `cmd:"" help:"Simulate the systems of others, for trying out and for drills."`
 }

@@ -28,23 +28,17 @@ type env struct {
 // client finds the API as the contract says: SALLYPORT_API and
 // SALLYPORT_TOKEN, or the flags, and what is missing from the data folder.
 func (e *env) client() (*client.Client, error) {
-	base, token := e.flags.API, os.Getenv("SALLYPORT_TOKEN")
+	base, err := e.address()
+	if err != nil {
+		return nil, err
+	}
+	token := os.Getenv("SALLYPORT_TOKEN")
 	if e.flags.TokenFile != "" {
 		t, err := os.ReadFile(e.flags.TokenFile)
 		if err != nil {
 			return nil, fault.Wrap(fault.Invalid, "token", err)
 		}
 		token = strings.TrimSpace(string(t))
-	}
-	if base == "" {
-		c, err := loadConfig(e.flags.Data)
-		if err != nil {
-			return nil, err
-		}
-		base = c.API.url()
-	}
-	if !strings.Contains(base, "://") {
-		base = "http://" + base
 	}
 	if token == "" {
 		t, err := os.ReadFile(filepath.Join(e.flags.Data, tokenName))
@@ -54,7 +48,23 @@ func (e *env) client() (*client.Client, error) {
 		}
 		token = strings.TrimSpace(string(t))
 	}
-	return &client.Client{Base: strings.TrimSuffix(base, "/"), Token: token}, nil
+	return &client.Client{Base: base, Token: token}, nil
+}
+
+// address is where the API is.
+func (e *env) address() (string, error) {
+	base := e.flags.API
+	if base == "" {
+		c, err := loadConfig(e.flags.Data)
+		if err != nil {
+			return "", err
+		}
+		base = c.API.url()
+	}
+	if !strings.Contains(base, "://") {
+		base = "http://" + base
+	}
+	return strings.TrimSuffix(base, "/"), nil
 }
 
 // call does one request and returns the answer as it came.

@@ -131,5 +131,16 @@ func giveOrder(ctx context.Context, k *client.Remote, order []byte) (api.Ordered
 	if got.Secret != "" {
 		a.Secret = &got.Secret
 	}
+	if got.Report != "" {
+		a.Report = &got.Report
+	}
 	return a, nil
+}
+
+func (b *books) ReportSighting(ctx context.Context, region string, s api.Sighting) error {
+	k, err := b.keepers.Region(region)
+	if err != nil {
+		return err
+	}
+	return k.ReportSighting(ctx, act.Sighting{Code: s.Code, At: *s.At, From: s.From, Note: s.Note})
 }

@@ -67,7 +67,7 @@ func newCell(t testing.TB, region string) *cell {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: c.socket, Net: "unix"})
 	must(t, err)
 	s, err := wire.New(wire.Config{Region: region, Acts: c, Refused: func(wire.Refusal) {}, Allow: []wire.Grant{{
-		Local: true, UID: uint32(os.Getuid()), Acts: []act.Name{act.SearchLedger, act.ShowEntry, act.ProveEntry, act.ExportLedger, act.Status, act.Order},
+		Local: true, UID: uint32(os.Getuid()), Acts: []act.Name{act.SearchLedger, act.ShowEntry, act.ProveEntry, act.ExportLedger, act.Status, act.Order, act.ReportSighting, act.ReportSighting},
 	}}})
 	must(t, err)
 	done := make(chan error, 1)

@@ -340,5 +340,8 @@ func orderedText(o operator.Order, v api.Ordered) string {
 	if v.Secret != nil {
 		lines = append(lines, "secret  "+*v.Secret, "It is shown this once.")
 	}
+	if v.Report != nil {
+		lines = append(lines, "report  "+*v.Report, "Its partner reports a use with this code: POST /v1/sightings, or sallyport decoy seen (docs/keys.md).")
+	}
 	return strings.Join(lines, "\n")
 }

@@ -60,7 +60,7 @@ func realKeeper(t testing.TB, lines ...string) string {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	must(t, err)
 	s, err := wire.New(wire.Config{Region: "us", Acts: acts{Keeper: k}, Refused: func(wire.Refusal) {}, Allow: []wire.Grant{{
-		Local: true, UID: uint32(os.Getuid()), Acts: []act.Name{act.SearchLedger, act.ShowEntry, act.ProveEntry, act.ExportLedger, act.Status, act.Order,
+		Local: true, UID: uint32(os.Getuid()), Acts: []act.Name{act.SearchLedger, act.ShowEntry, act.ProveEntry, act.ExportLedger, act.Status, act.Order, act.ReportSighting,
 			act.EnterEvents, act.ListCredentials},
 	}}})
 	must(t, err)
@@ -209,13 +209,24 @@ func TestOrderPastTheGateway(t *testing.T) {
 	if got := d.cli("order", "submit", order); got.code != exitFailed || !strings.Contains(got.err, "--socket") {
 		t.Errorf("%+v", got)
 	}
-	var done struct{ Text, Secret string }
+	var done struct{ Text, Secret, Report string }
 	offline(t, "", "order", "submit", order, "--socket", d.cells["us"].socket, "--json").ok(t, &done)
 	if done.Text == "" || len(done.Secret) < 20 {
 		t.Errorf("%+v", done)
 	}
 	if got := d.cli("ledger", "export", "-").ok(t, nil).out; strings.Contains(got, done.Secret) || strings.Contains(got, "decoy acme") || strings.Contains(got, "decoy tenant") {
 		t.Error("the ledger tells of the decoy")
+	}
+	// Its partner reports a use, through the gateway and past it.
+	if got := offline(t, done.Report+"\n", "decoy", "seen", "--stdin", "--api", d.url).ok(t, nil).out; !strings.HasPrefix(got, "reported") {
+		t.Error(got)
+	}
+	var seen struct{ Reported bool }
+	if offline(t, done.Report, "decoy", "seen", "--stdin", "--from", "192.0.2.7", "--socket", d.cells["us"].socket, "--json").ok(t, &seen); !seen.Reported {
+		t.Errorf("%+v", seen)
+	}
+	if got := offline(t, "us.other", "decoy", "seen", "--stdin", "--socket", d.cells["us"].socket); got.code != exitFailed || !strings.Contains(got.err, "REGION.CODE") {
+		t.Errorf("%+v", got)
 	}
 	release := d.path("release.json")
 	offline(t, "", "order", "make", "release-decoy", "--region", "us", "--set", "tenant=acme", "--set", "connection=old-relay", "--key", key, "--out", release).ok(t, nil)

@@ -112,6 +112,7 @@ func needs() map[string]need {
 		"GET /v1/ledger/entries/{index}/proof": needReader,
 		"GET /v1/ledger/export":                needWatcher,
 		"POST /v1/orders":                      needOperator,
+		"POST /v1/sightings":                   needNothing, // the code in it is the proof
 	}
 }
 

@@ -32,6 +32,9 @@ type Books interface {
 	// Order hands an order that operators signed to the keeper, which alone
 	// decides whether it counts.
 	Order(ctx context.Context, region string, order []byte) (Ordered, error)
+	// ReportSighting hands on that a decoy was used; kind missing when the code
+	// is none.
+	ReportSighting(ctx context.Context, region string, s Sighting) error
 }
 
 // BookQuery narrows a search; what is empty matches everything.
@@ -244,6 +247,7 @@ func (s *server) proveEntry(ctx context.Context, in *OneEntry) (*out[LedgerProof
 type Ordered struct {
 	Text   *string `json:"text" doc:"What was done"`
 	Secret *string `json:"secret" doc:"A secret that is shown this once"`
+	Report *string `json:"report" doc:"The code with which a decoy's partner reports its use"`
 }
 
 func (s *server) order(ctx context.Context, in *struct {

@@ -31,6 +31,7 @@ type shelf struct {
 	keys    map[string]string
 	verify  map[string]*operator.Verifier
 	away    map[string]bool // regions whose keeper does not answer
+	seen    []api.Sighting
 	cut     int             // an export breaks off after so many bytes, 0 for not
 	begun   chan bool       // an export says that it has begun, and waits until
 	resume  chan bool       // this is closed; nil for neither
@@ -164,6 +165,15 @@ func (s *shelf) Order(ctx context.Context, region string, order []byte) (api.Ord
 	}
 	text := fmt.Sprint(v.Order().Act, " by ", v.Signers())
 	return api.Ordered{Text: &text, Secret: new("once")}, nil
+}
+
+// ReportSighting knows one code.
+func (s *shelf) ReportSighting(_ context.Context, region string, q api.Sighting) error {
+	if q.Code != region+".good" {
+		return fault.New(fault.Missing, "shelf", "no decoy has this report code").WithHint("Use it whole.")
+	}
+	s.seen = append(s.seen, q)
+	return nil
 }
 
 // nonces spends each once, in memory.
@@ -457,8 +467,39 @@ func TestOrders(t *testing.T) {
 		if a.status != 200 && c.status != 400 && a.problem(t).Hint == "" {
 			t.Errorf("%s: no hint: %s", c.name, a.body)
 		}
-		if got := strings.TrimSpace(string(a.body)); a.status == 200 && got != `{"text":"thaw by [ann bob]","secret":"once"}` {
+		if got := strings.TrimSpace(string(a.body)); a.status == 200 && got != `{"text":"thaw by [ann bob]","secret":"once","report":null}` {
 			t.Errorf("%s: %s", c.name, got)
 		}
+	}
+}
+
+// A partner's hook needs no token: the code is the proof. Strangers learn
+// nothing, and nothing of theirs is kept.
+func TestSightings(t *testing.T) {
+	r, s := newBooksRig(t, "us", "uk")
+	for _, c := range []struct {
+		name   string
+		body   any
+		status int
+	}{
+		{"no code", object{}, 400},
+		{"too long", object{"code": "us." + strings.Repeat("A", 2000)}, 400},
+		{"no time", object{"code": "us.good", "at": "yesterday"}, 400},
+		{"no region", object{"code": ".good"}, 404},
+		{"another region", object{"code": "fr.good"}, 404},
+		{"no such code", object{"code": "us.bad"}, 404},
+		{"seen", object{"code": "uk.good", "at": "2026-03-01T12:00:00Z", "from": "192.0.2.7", "note": "imap"}, 200},
+		{"seen now", object{"code": "us.good"}, 200},
+	} {
+		a := r.call("POST", "/v1/sightings", "", c.body)
+		if a.status != c.status {
+			t.Errorf("%s: %d %s", c.name, a.status, a.body)
+		}
+		if a.status == 404 && (a.problem(t).Detail != "no decoy has this report code" || strings.Contains(string(a.body), "uk")) {
+			t.Errorf("%s: %s", c.name, a.body)
+		}
+	}
+	if len(s.seen) != 2 || s.seen[0].From != "192.0.2.7" || s.seen[0].At.Year() != 2026 || s.seen[1].At == nil {
+		t.Errorf("%+v", s.seen)
 	}
 }

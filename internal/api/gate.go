@@ -28,6 +28,12 @@ type rule struct {
 	running *turn         // taken before the handler runs; nil is none
 }
 
+// remembers reports whether an answer can be had again by its key. Those to
+// strangers are not kept: they would fill the store.
+func (r *rule) remembers(method string) bool {
+	return method == http.MethodPost && !r.stream && r.need != needNothing
+}
+
 // turn lets a few requests at a time do what needs much memory or disk; the
 // others are told to come later rather than queued.
 type turn struct{ places chan struct{} }
@@ -175,7 +181,7 @@ func (s *server) gate(ctx huma.Context, next func(huma.Context)) {
 	}
 	defer s.noted(r, op, p.Token, time.Now())
 	key := r.Header.Get("Idempotency-Key")
-	if r.Method != http.MethodPost || key == "" || rule.stream {
+	if !rule.remembers(r.Method) || key == "" {
 		run(r.Context(), w)
 		return
 	}

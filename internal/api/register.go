@@ -25,7 +25,7 @@ func (s *server) register(mux *http.ServeMux) []byte {
 	r.api.UseMiddleware(s.gate)
 	for _, subject := range []func(*router){
 		health, tenants, domains, recipients, connections, replacements, identities, credentials, tokens,
-		messages, queued, bulk, held, destinations, stops, lists, status, backup, books,
+		messages, queued, bulk, held, destinations, stops, lists, status, backup, books, sightings,
 	} {
 		subject(r)
 	}
@@ -138,7 +138,7 @@ func on[I, O any](r *router, method, path, summary string, h func(context.Contex
 	for _, o := range opts {
 		o(&rule, &op)
 	}
-	if method == http.MethodPost && !rule.stream {
+	if rule.remembers(method) {
 		op.Parameters = append(op.Parameters, &huma.Param{
 			Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: "string"},
 			Description: "The same key with the same body gets the stored answer, for 24 hours",

@@ -141,6 +141,7 @@ func (w *world) targets() map[string]target {
 		"GET /v1/ledger/entries/{index}/proof":           {params: entry},
 		"GET /v1/ledger/export":                          {},
 		"POST /v1/orders":                                {body: object{"region": "us", "order": object{}}},
+		"POST /v1/sightings":                             {body: object{"code": "us.none"}},
 	}
 }
 
@@ -180,7 +181,9 @@ func (w *world) routes() []route {
 	return all
 }
 
-func (w *world) open(name string) bool { return name == "GET /healthz" || name == "GET /readyz" }
+func (w *world) open(name string) bool {
+	return name == "GET /healthz" || name == "GET /readyz" || name == "POST /v1/sightings"
+}
 
 // snapshot is everything that an operator sees of acme.
 func (w *world) snapshot() string {

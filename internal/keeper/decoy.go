@@ -120,7 +120,7 @@ func (k *Keeper) plantDecoy(ctx context.Context, p wire.Peer, trace string, o op
 	if err != nil {
 		return act.Ordered{}, err
 	}
-	return act.Ordered{Text: "planted: let the partner know user and password, and tell of their use", Secret: password}, nil
+	return k.planted(ctx, act.Ordered{Text: "planted: let the partner know user and password, and report their use", Secret: password}, about)
 }
 
 // plantIdentity makes an active identity of a connection that there is only
@@ -137,7 +137,14 @@ func (k *Keeper) plantIdentity(ctx context.Context, p wire.Peer, about act.Conte
 	if _, err := k.MoveIdentity(ctx, p, act.Move{Context: about, Identity: r.id, To: act.Active}); err != nil {
 		return act.Ordered{}, err
 	}
-	return act.Ordered{Text: "planted: let the partner know the certificate of the SHA-256 " + r.sha256 + " and the name " + r.name + ", and tell of their use"}, nil
+	return k.planted(ctx, act.Ordered{Text: "planted: let the partner know the certificate of the SHA-256 " + r.sha256 + " and the name " + r.name + ", and report its use"}, about)
+}
+
+// planted adds the code with which the partner reports.
+func (k *Keeper) planted(ctx context.Context, o act.Ordered, about act.Context) (act.Ordered, error) {
+	var err error
+	o.Report, err = k.reportCode(ctx, tripwire{about.Tenant, about.Connection})
+	return o, err
 }
 
 // releaseDecoy takes one away again.

@@ -57,21 +57,22 @@ type Config struct {
 
 // Keeper is custody of one region.
 type Keeper struct {
-	c        Config
-	door     store.KeeperDoor
-	ledger   *ledger.Ledger // nil: it does not open
-	unopened string         // why
-	logKeys  []string       // verifier keys of the ledger
-	watch    *breaker.Watch
-	breaker  *breaker.Breaker
-	orders   *operator.Verifier
-	seals    seals
-	out      outcomes
-	alarms   alarms
-	openings openings
-	refusals refusals
-	rotation rotation
-	frozen   freezing
+	c         Config
+	door      store.KeeperDoor
+	ledger    *ledger.Ledger // nil: it does not open
+	unopened  string         // why
+	logKeys   []string       // verifier keys of the ledger
+	watch     *breaker.Watch
+	breaker   *breaker.Breaker
+	orders    *operator.Verifier
+	seals     seals
+	out       outcomes
+	alarms    alarms
+	openings  openings
+	refusals  refusals
+	rotation  rotation
+	sightings sightings
+	frozen    freezing
 
 	signers   signers
 	places    places

@@ -26,6 +26,9 @@ type DovecotConfig struct {
 	Quota    string // "10M", for each mailbox; "" has none
 	// Mechanisms are those of AUTH, "plain" when empty.
 	Mechanisms string
+	// AfterLogin are lines of a shell script that runs before each IMAP session,
+	// as nobody, with USER and IP in its environment; "" has none.
+	AfterLogin string
 }
 
 // Dovecot is an instance of a test's own: every user exists, with the password
@@ -121,6 +124,13 @@ func (d *Dovecot) configure(t testing.TB, c DovecotConfig, ports [3]int) {
 	if c.Quota != "" {
 		text += "mail_plugins = quota\nplugin {\n  quota = maildir:User quota\n  quota_rule = *:storage=" + c.Quota + "\n}\n"
 	}
+	if c.AfterLogin != "" {
+		script := filepath.Join(d.dir, "after-login")
+		if err := os.WriteFile(script, []byte("#!/bin/sh\n"+c.AfterLogin+"\nexec \"$@\"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		text += strings.ReplaceAll(dovecotAfterLogin, "@SCRIPT@", script)
+	}
 	if err := os.WriteFile(filepath.Join(d.dir, "dovecot.conf"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -191,6 +201,17 @@ service submission-login {
   }
   inet_listener submissions {
     port = 0
+  }
+}
+`
+
+const dovecotAfterLogin = `service imap {
+  executable = imap after-login
+}
+service after-login {
+  executable = script-login @SCRIPT@
+  user = nobody
+  unix_listener after-login {
   }
 }
 `

@@ -28,6 +28,7 @@ const (
 	SetCredential     Name = "set-credential"
 	RemoveCredential  Name = "remove-credential"
 	ListCredentials   Name = "list-credentials"
+	ReportSighting    Name = "report-sighting"
 	Order             Name = "order"
 	EnterEvents       Name = "enter-events"
 	SearchLedger      Name = "search-ledger"
@@ -300,6 +301,16 @@ type CredentialList struct {
 	Credentials []CredentialInfo `json:"credentials"`
 }
 
+// Sighting reports that a decoy was used at its partner. The code came with the
+// order that planted it; the rest is the partner's word.
+type Sighting struct {
+	Context
+	Code string    `json:"code"`
+	At   time.Time `json:"at,omitzero"`    // of the use
+	From string    `json:"from,omitempty"` // address that it came from
+	Note string    `json:"note,omitempty"`
+}
+
 // SignedOrder carries an operators' order, as keeper/operator reads it.
 type SignedOrder struct {
 	Context
@@ -391,6 +402,7 @@ type State struct {
 type Ordered struct {
 	Text   string `json:"text"`             // what was done, for the operator
 	Secret string `json:"secret,omitempty"` // a decoy's password, to be made known to its partner; told once
+	Report string `json:"report,omitempty"` // a decoy's code, with which its partner tells of a use
 }
 
 // Done is the answer of an act that gives nothing.

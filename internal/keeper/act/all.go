@@ -7,6 +7,6 @@ func All() []Name {
 	return []Name{
 		HandshakeAsTenant, HandshakeAsHost, TenantCertificate, HostCertificate, SignDKIM, SealARC, AssertClient, ProvePossession,
 		BindConnection, ReleaseConnection, IssueIdentity, MoveIdentity, ListIdentities, AcmeChallenge, OpenCredential, SetCredential, RemoveCredential,
-		ListCredentials, Order, EnterEvents, SearchLedger, ShowEntry, ProveEntry, ExportLedger, Checkpoint, Status,
+		ListCredentials, ReportSighting, Order, EnterEvents, SearchLedger, ShowEntry, ProveEntry, ExportLedger, Checkpoint, Status,
 	}
 }

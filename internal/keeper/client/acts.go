@@ -21,6 +21,7 @@ const (
 	purposeList     = "list"
 	purposeLedger   = "ledger"
 	purposeAcme     = "acme"
+	purposeSighting = "sighting"
 )
 
 // OpenCredential is of Credentials.
@@ -203,6 +204,14 @@ func (r *Remote) ExportLedger(ctx context.Context, w io.Writer) error {
 // says what it did.
 func (r *Remote) Order(ctx context.Context, order []byte) (act.Ordered, error) {
 	return ask[act.Ordered](ctx, r, act.Order, act.SignedOrder{Context: r.about(ctx, "", "", purposeOperator), Order: order})
+}
+
+// ReportSighting tells the keeper that a decoy was used at its partner; kind
+// missing when the code is none. What q says of its context is replaced.
+func (r *Remote) ReportSighting(ctx context.Context, q act.Sighting) error {
+	q.Context = r.about(ctx, "", "", purposeSighting)
+	_, err := ask[act.Done](ctx, r, act.ReportSighting, q)
+	return err
 }
 
 // Checkpoint asks for a signed checkpoint of the ledger.

@@ -30,6 +30,9 @@ type Acts interface {
 	SetCredential(context.Context, Peer, act.NewCredential) (act.Done, error)
 	RemoveCredential(context.Context, Peer, act.Plain) (act.Done, error)
 	ListCredentials(context.Context, Peer, act.Plain) (act.CredentialList, error)
+	// ReportSighting enters what has a decoy's code, and nothing else: anybody on
+	// the internet can send one.
+	ReportSighting(context.Context, Peer, act.Sighting) (act.Done, error)
 	Order(context.Context, Peer, act.SignedOrder) (act.Ordered, error)
 	EnterEvents(context.Context, Peer, act.Events) (act.Done, error)
 	SearchLedger(context.Context, Peer, act.Search) (act.Entries, error)
@@ -78,6 +81,7 @@ func (s *Server) routes(a Acts) map[act.Name]route {
 		act.SetCredential:     {ofConnection, small, serve(a.SetCredential)},
 		act.RemoveCredential:  {ofConnection, small, serve(a.RemoveCredential)},
 		act.ListCredentials:   {ofTenant, small, serve(a.ListCredentials)},
+		act.ReportSighting:    {ofRegion, small, serve(a.ReportSighting)},
 		act.Order:             {ofRegion, large, serve(a.Order)},
 		act.EnterEvents:       {ofRegion, large, serve(a.EnterEvents)},
 		act.SearchLedger:      {ofAny, small, serve(a.SearchLedger)},

@@ -238,6 +238,10 @@ func (d *desk) Order(_ context.Context, p wire.Peer, q act.SignedOrder) (act.Ord
 	return act.Ordered{Text: "so be it"}, d.note(act.Order, p, q.Context)
 }
 
+func (d *desk) ReportSighting(_ context.Context, p wire.Peer, q act.Sighting) (act.Done, error) {
+	return act.Done{}, d.note(act.ReportSighting, p, q.Context)
+}
+
 func (d *desk) Checkpoint(_ context.Context, p wire.Peer, q act.Plain) (act.Log, error) {
 	return act.Log{Note: "note"}, d.note(act.Checkpoint, p, q.Context)
 }

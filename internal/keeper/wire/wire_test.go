@@ -61,6 +61,7 @@ func walk(ctx context.Context, r *client.Remote) map[act.Name]error {
 	note(act.RemoveCredential, r.RemoveCredential(ctx, "acme", "mailbox"))
 	_, err = r.ListCredentials(ctx, "acme")
 	note(act.ListCredentials, err)
+	note(act.ReportSighting, r.ReportSighting(ctx, act.Sighting{Code: "us.c"}))
 	_, err = r.Order(ctx, []byte("o"))
 	note(act.Order, err)
 	note(act.EnterEvents, r.EnterEvents(ctx, []act.Event{{Key: "k", Actor: "token:1", Act: "tenant.add"}}))
