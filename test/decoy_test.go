@@ -47,5 +47,7 @@ func TestDecoySeen(t *testing.T) {
 	if e := seen[0]; e.Tenant != "acme" || e.Connection != "old-relay" || !strings.Contains(e.Subject, "from "+net.IPv4(127, 0, 0, 1).String()+" (imap)") {
 		t.Errorf("%+v", e)
 	}
-	waitFor(t, "the alarm", func() bool { return strings.Contains(p.check("keepers").Detail, "acme/old-relay was used at its partner") })
+	waitFor(t, "the alarm", func() bool {
+		return strings.Contains(p.check("keepers").Detail, "acme/old-relay was used at its partner")
+	})
 }

@@ -32,9 +32,9 @@ type shelf struct {
 	verify  map[string]*operator.Verifier
 	away    map[string]bool // regions whose keeper does not answer
 	seen    []api.Sighting
-	cut     int             // an export breaks off after so many bytes, 0 for not
-	begun   chan bool       // an export says that it has begun, and waits until
-	resume  chan bool       // this is closed; nil for neither
+	cut     int       // an export breaks off after so many bytes, 0 for not
+	begun   chan bool // an export says that it has begun, and waits until
+	resume  chan bool // this is closed; nil for neither
 }
 
 func newShelf(t testing.TB, regions ...string) *shelf {
