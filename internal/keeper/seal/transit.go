@@ -3,6 +3,8 @@ package seal
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -119,7 +121,9 @@ type transitBody struct {
 
 func (t *transit) Wrap(ctx context.Context, clearKey Secret, associated []byte) ([]byte, error) {
 	const op = "seal.Wrap"
-	got, err := t.ask(ctx, op, "encrypt", transitBody{Plaintext: clearKey.Bytes(), Associated: associated})
+	bound := bindKey(clearKey, associated)
+	defer bound.Wipe()
+	got, err := t.ask(ctx, op, encrypt, transitBody{Plaintext: bound.Bytes(), Associated: associated})
 	if err != nil {
 		return nil, err
 	}
@@ -132,15 +136,38 @@ func (t *transit) Wrap(ctx context.Context, clearKey Secret, associated []byte) 
 
 func (t *transit) Unwrap(ctx context.Context, blob, associated []byte) (Secret, error) {
 	const op = "seal.Unwrap"
-	got, err := t.ask(ctx, op, "decrypt", transitBody{Ciphertext: string(blob), Associated: associated})
+	got, err := t.ask(ctx, op, decrypt, transitBody{Ciphertext: string(blob), Associated: associated})
 	if err != nil {
 		return Secret{}, err
 	}
-	if len(got.Plaintext) == 0 {
-		return Secret{}, refused(op, "the transit service gave nothing back")
-	}
-	return NewSecret(got.Plaintext), nil
+	bound := NewSecret(got.Plaintext)
+	defer bound.Wipe()
+	return unbindKey(op, bound, associated)
 }
+
+// bindKey puts the digest of what a data key is bound to before it. A server
+// from before Vault 1.9, or a key of a type that is no AEAD, takes
+// associated_data and ignores it: without this one tenant's data key would open
+// in another's row there.
+func bindKey(clearKey Secret, associated []byte) Secret {
+	sum := sha256.Sum256(associated)
+	return NewSecret(append(sum[:], clearKey.Bytes()...))
+}
+
+func unbindKey(op string, bound Secret, associated []byte) (Secret, error) {
+	sum := sha256.Sum256(associated)
+	b := bound.Bytes()
+	if len(b) <= len(sum) || subtle.ConstantTimeCompare(b[:len(sum)], sum[:]) != 1 {
+		return Secret{}, refused(op, "what the transit service opened is not the data key of this place")
+	}
+	return NewSecret(bytes.Clone(b[len(sum):])), nil
+}
+
+// The two things that the service is asked for.
+const (
+	encrypt = "encrypt"
+	decrypt = "decrypt"
+)
 
 // ask makes one request, and repeats it while the service is in trouble.
 func (t *transit) ask(ctx context.Context, op, verb string, body transitBody) (transitBody, error) {
@@ -190,7 +217,7 @@ func (t *transit) once(ctx context.Context, op, verb string, raw []byte) (transi
 	if err != nil {
 		return transitBody{}, fault.Wrap(fault.Later, op, err)
 	}
-	return transitAnswer(op, resp.StatusCode, answer)
+	return transitAnswer(op, verb, resp.StatusCode, answer)
 }
 
 func readToken(path string) (string, error) {
@@ -208,13 +235,13 @@ func readToken(path string) (string, error) {
 }
 
 // transitAnswer reads what the service said, whoever it was.
-func transitAnswer(op string, status int, answer []byte) (transitBody, error) {
+func transitAnswer(op, verb string, status int, answer []byte) (transitBody, error) {
 	if len(answer) > maxTransit {
 		return transitBody{}, fault.New(fault.Later, op, "the transit service answered with more than 64 KB").
 			WithHint("Check what answers at its address.")
 	}
 	if status != http.StatusOK {
-		return transitBody{}, transitFault(op, status, answer)
+		return transitBody{}, transitFault(op, verb, status, answer)
 	}
 	var got struct{ Data transitBody }
 	if err := json.Unmarshal(answer, &got); err != nil {
@@ -224,26 +251,34 @@ func transitAnswer(op string, status int, answer []byte) (transitBody, error) {
 	return got.Data, nil
 }
 
-// transitFault maps the status codes that the API documents: 400 and 404 for
-// what it can't do with this key or blob, 403 for the token, 412, 429, 472, 473
-// and 5xx for a node that is sealed, standing by, or has too much to do.
-func transitFault(op string, status int, answer []byte) error {
+// transitFault maps the status codes that the API documents: 400 for a blob that
+// is not of this key, and for a key that is not there or may not open it any
+// more; 403 for the token, 404 for the mount, 412, 429, 472, 473 and 5xx for a
+// node that is sealed, standing by, or has too much to do. Only a
+// blob that does not open is denied: to the keeper that is a row which somebody
+// edited. A service that is set up wrongly is away until an operator has mended
+// it, and mail waits.
+func transitFault(op, verb string, status int, answer []byte) error {
 	var said struct{ Errors []string }
-	_ = json.Unmarshal(answer, &said) // the status alone decides; the text is for people
+	_ = json.Unmarshal(answer, &said) // a service that says nothing is judged by its status
 	text := strings.Join(said.Errors, "; ")
 	if len(text) > 300 {
 		text = text[:300]
 	}
-	err := &fault.Error{Op: op, Err: fmt.Errorf("the transit service answered %d %s", status, text)}
-	switch status {
-	case http.StatusForbidden:
-		err.Kind, err.Hint = fault.Denied, "Give the keeper's token the policy for encrypt and decrypt with this key."
-	case http.StatusBadRequest:
+	err := &fault.Error{Kind: fault.Later, Op: op, Err: fmt.Errorf("the transit service answered %d %s", status, text)}
+	switch {
+	case status == http.StatusForbidden:
+		err.Hint = "Give the keeper's token the policy for encrypt and decrypt with this key, or renew it."
+	case status == http.StatusNotFound || strings.Contains(text, "key not found"):
+		err.Hint = "Check the mount and the key's name."
+	case strings.Contains(text, "disallowed by policy"):
+		err.Hint = "The row is under a version of the key below its min_decryption_version: lower that, order a rotation to another key, and raise it again."
+	case status == http.StatusBadRequest && verb == decrypt:
 		err.Kind, err.Hint = fault.Denied, "The blob or its associated data is not of this key: compare the row with the ledger."
-	case http.StatusNotFound:
-		err.Kind, err.Hint = fault.Missing, "Check the mount and the key's name."
+	case status == http.StatusBadRequest:
+		err.Hint = "Check that the key is there and of an AEAD type, aes256-gcm96 or chacha20-poly1305, and not derived."
 	default:
-		err.Kind, err.Hint = fault.Later, "Check that the transit service is unsealed and active."
+		err.Hint = "Check that the transit service is unsealed and active."
 	}
 	return err
 }
