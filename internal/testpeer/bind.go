@@ -2,7 +2,6 @@ package testpeer
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -20,15 +19,15 @@ import (
 
 // BINDConfig says what a BIND instance is for.
 type BINDConfig struct {
-	IP   string // one of 127.0.0.0/8; default 127.0.0.1
-	Port int    // default: a free one
+	Addr string // at 127.0.0.1; "" is a free port
 	// Keys are statements of named.conf, as tsig-keygen prints them.
 	Keys string
 	// Zones are primary zones.
 	Zones []BINDZone
 	// Secondaries are zones that it has from a primary, by their names.
 	Secondaries map[string]*BIND
-	Options     string // more statements in options { }
+	// Recursion has it follow CNAME records from one of its zones into another.
+	Recursion bool
 }
 
 // BINDZone is a primary zone. It begins with an SOA record and nothing else.
@@ -82,13 +81,13 @@ func StartBIND(t testing.TB, c BINDConfig) *BIND {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Port == 0 {
-		if c.Port, err = freePort(); err != nil {
+	if b.Addr = c.Addr; b.Addr == "" {
+		port, err := freePort()
+		if err != nil {
 			t.Fatal(err)
 		}
+		b.Addr = loopback(port)
 	}
-	c.IP = cmp.Or(c.IP, "127.0.0.1")
-	b.Addr = net.JoinHostPort(c.IP, strconv.Itoa(c.Port))
 	b.configure(t, c)
 	b.Start(t)
 	return b
@@ -136,8 +135,12 @@ func (b *BIND) ready(t testing.TB) {
 
 func (b *BIND) configure(t testing.TB, c BINDConfig) {
 	t.Helper()
+	_, port, err := net.SplitHostPort(b.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var text strings.Builder
-	fmt.Fprintf(&text, bindOptions, b.dir, c.Port, c.IP, c.Options)
+	fmt.Fprintf(&text, bindOptions, b.dir, port, map[bool]string{true: "yes", false: "no"}[c.Recursion])
 	text.WriteString(c.Keys)
 	for _, z := range c.Zones {
 		file := filepath.Join(b.dir, z.Name+".db")
@@ -173,15 +176,14 @@ const bindOptions = `options {
   directory %q;
   pid-file none;
   session-keyfile none;
-  listen-on port %d { %s; };
+  listen-on port %s { 127.0.0.1; };
   listen-on-v6 { none; };
-  recursion no;
+  recursion %s;
   allow-query { any; };
   allow-transfer { any; };
   dnssec-validation no;
   notify no;
   notify-delay 0;
-  %s
 };
 controls { };
 `

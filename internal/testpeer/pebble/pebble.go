@@ -23,7 +23,7 @@ import (
 // CA is a running test CA.
 type CA struct {
 	DB        *db.MemoryStore
-	Zone      *Zone // nil when it looks names up elsewhere
+	Zone      *Zone        // nil when it looks names up elsewhere
 	Directory string       // URL of its directory
 	Roots     []byte       // PEM of what the directory's own certificate is of
 	Asked     atomic.Int64 // requests that it saw

@@ -153,7 +153,7 @@ func (u *Updater) by(t *dns.TSIG) string {
 	for _, b := range raw {
 		theirs = theirs<<8 | int64(b)
 	}
-	return " by " + time.Unix(theirs, 0).Sub(u.c.Now()).Abs().Round(time.Second).String()
+	return " by " + time.Unix(theirs, 0).Sub(u.c.Now()).Abs().Round(10*time.Second).String()
 }
 
 func rcodeName(rcode int) string {

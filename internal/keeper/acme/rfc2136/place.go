@@ -20,7 +20,7 @@ const (
 // records lead, and its zone.
 func (u *Updater) locate(ctx context.Context, fqdn string) (place, error) {
 	if _, ok := dns.IsDomainName(fqdn); !ok {
-		return place{}, fault.New(fault.Invalid, "rfc2136.Locate", "the name of the challenge is no domain name")
+		return place{}, fault.New(fault.Invalid, "rfc2136.Locate", "the name of the challenge is no domain name").WithHint("Use a shorter name.")
 	}
 	name, err := u.follow(ctx, dns.CanonicalName(fqdn))
 	if err != nil {

@@ -116,7 +116,7 @@ func address(text string) (string, error) {
 	}
 	_, name := dns.IsDomainName(host)
 	_, bad := net.LookupPort("tcp", p)
-	if host == "" || bad != nil || net.ParseIP(host) == nil && (!name || strings.ContainsAny(host, ":[]/ ")) {
+	if host == "" || p == "" || bad != nil || net.ParseIP(host) == nil && (!name || strings.ContainsAny(host, ":[]/ ")) {
 		return "", fault.New(fault.Invalid, "rfc2136.New", "a DNS server is not given by host and port").WithHint("Name it as in ns1.example.net:53 or [2001:db8::1]:53.")
 	}
 	return net.JoinHostPort(host, p), nil
