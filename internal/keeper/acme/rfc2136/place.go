@@ -54,7 +54,8 @@ func (u *Updater) follow(ctx context.Context, name string) (string, error) {
 }
 
 // zone is the zone that a name is in: the one of the settings, else the one
-// whose SOA record the server shows (RFC 2308 2.2.1).
+// whose SOA record the server shows, which it does of a name without one too (RFC
+// 2308 3). Below a zone cut it is not authoritative, and shows none.
 func (u *Updater) zone(ctx context.Context, name string) (string, error) {
 	const op = "rfc2136.Locate"
 	shown := strings.TrimSuffix(name, ".")
@@ -65,15 +66,12 @@ func (u *Updater) zone(ctx context.Context, name string) (string, error) {
 		return "", fault.New(fault.Denied, op, shown+" is not in the zone "+strings.TrimSuffix(u.c.Zone, ".")+" of the settings").
 			WithHint("Let a CNAME record at " + shown + " lead into that zone, or name another zone.")
 	}
-	for at := name; at != "."; at = parent(at) {
-		m := new(dns.Msg).SetQuestion(at, dns.TypeSOA)
-		r, err := u.signed(ctx, m)
-		if err != nil {
-			return "", err
-		}
-		if apex := apexOf(r, at); apex != "" {
-			return apex, nil
-		}
+	r, err := u.signed(ctx, new(dns.Msg).SetQuestion(name, dns.TypeSOA))
+	if err != nil {
+		return "", err
+	}
+	if apex := apexOf(r, name); apex != "" {
+		return apex, nil
 	}
 	return "", fault.New(fault.Denied, op, "the DNS server "+u.c.Server+" is not authoritative for "+shown).
 		WithHint("Name the primary server of its zone in server, or let a CNAME record at " + shown + " lead into a zone of this one.")
@@ -90,14 +88,6 @@ func apexOf(r *dns.Msg, name string) string {
 		}
 	}
 	return ""
-}
-
-func parent(name string) string {
-	off, end := dns.NextLabel(name, 0)
-	if end {
-		return "."
-	}
-	return name[off:]
 }
 
 func authoritative(r *dns.Msg) bool {

@@ -104,8 +104,9 @@ func TestDelegated(t *testing.T) {
 // The CNAME record is in a zone of another server, which a resolver knows of.
 func TestDelegatedElsewhere(t *testing.T) {
 	elsewhere := testpeer.StartBIND(t, testpeer.BINDConfig{Zones: []testpeer.BINDZone{
-		{Name: "de.gate.example", Records: noNS + "_acme-challenge.e1.abc IN CNAME e1.challenges.example.\n"}}})
-	p := newPrimary(t)
+		{Name: "de.gate.example", Records: noNS + "_acme-challenge.e1.abc IN CNAME e1.challenges.example.\n"},
+		{Name: "sub." + regionZone, Records: noNS}}})
+	p := newPrimary(t, func(c *testpeer.BINDConfig) { c.Zones[0].Records += "sub IN NS ns.elsewhere.example.\n" })
 	const fqdn = "_acme-challenge.e1.abc.de.gate.example"
 	u := p.updater(t, p.own, func(c *Config) { c.Resolvers = []string{"127.0.0.1:1", elsewhere.Addr} })
 	if err := u.Publish(t.Context(), fqdn, "one"); err != nil {
@@ -117,6 +118,8 @@ func TestDelegatedElsewhere(t *testing.T) {
 	}
 	p.untouched(t, ownZone)
 	refused(t, "no CNAME", u.Publish(t.Context(), "_acme-challenge.e2.abc.de.gate.example", "x"), fault.Denied, "is not authoritative for", "CNAME")
+	refused(t, "below a zone cut", p.updater(t, p.region, func(c *Config) { c.Resolvers = []string{elsewhere.Addr} }).Publish(t.Context(), "_acme-challenge.e1.sub."+regionZone, "x"),
+		fault.Denied, "is not authoritative for _acme-challenge.e1.sub")
 	refused(t, "no resolver", p.updater(t, p.own, func(c *Config) { c.Resolvers = []string{"127.0.0.1:1"} }).Publish(t.Context(), fqdn, "x"),
 		fault.Later, "resolver 127.0.0.1:1", "resolvers")
 	refused(t, "a resolver that refuses", p.updater(t, p.own, func(c *Config) { c.Resolvers = []string{elsewhere.Addr} }).Publish(t.Context(), "_acme-challenge.x.test", "x"),
