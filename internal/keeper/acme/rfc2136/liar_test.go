@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ type liar struct {
 	addr   string
 	key    Key
 	update func(c net.Conn, q *dns.Msg)
+	ns     atomic.Pointer[[]dns.RR]
 }
 
 func newLiar(t *testing.T, k Key, update func(c net.Conn, q *dns.Msg)) *liar {
@@ -60,6 +62,9 @@ func (s *liar) serve(c net.Conn) {
 	m := new(dns.Msg).SetReply(q)
 	m.Authoritative = true
 	m.Ns = []dns.RR{&dns.SOA{Hdr: dns.RR_Header{Name: regionZone + ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET}, Ns: "ns.", Mbox: "m."}}
+	if ns := s.ns.Load(); ns != nil && q.Question[0].Qtype == dns.TypeNS {
+		m.Answer = *ns
+	}
 	m.SetTsig(s.key.name, dns.Fqdn(s.key.algorithm), fudge, time.Now().Unix())
 	send(c, m, q, s.key)
 }
@@ -151,6 +156,37 @@ func TestLiars(t *testing.T) {
 	}
 }
 
+// Without servers to look at nothing is published.
+func TestNoServers(t *testing.T) {
+	k := mustKey(t, "region.key", SHA256, 1)
+	s := newLiar(t, k, signedBy(k, time.Now(), nil))
+	ns := func(n int) (all []dns.RR) {
+		for range n {
+			all = append(all, &dns.NS{Hdr: dns.RR_Header{Name: regionZone + ".", Rrtype: dns.TypeNS, Class: dns.ClassINET}, Ns: "ns.example."})
+		}
+		return all
+	}
+	for what, c := range map[string]struct {
+		answer []dns.RR
+		kind   fault.Kind
+		part   string
+	}{
+		"none":       {nil, fault.Denied, "it has no NS record"},
+		"too many":   {ns(mostNames + 1), fault.Denied, "more than 16"},
+		"no address": {ns(1), fault.Later, "ns.example: it has no address"},
+	} {
+		s.ns.Store(&c.answer)
+		u, err := New(Config{Server: s.addr, Key: k, Propagation: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused(t, what, u.Publish(t.Context(), name, "value"), c.kind, c.part, "check")
+		if (len(u.places) > 0) != (c.kind == fault.Later) {
+			t.Errorf("%s: %v", what, u.places)
+		}
+	}
+}
+
 // A server that says nothing costs the time of one exchange, or what is left of
 // the request.
 func TestSlow(t *testing.T) {
@@ -161,7 +197,7 @@ func TestSlow(t *testing.T) {
 			io.ReadFull(c, make([]byte, 1)) // until we hang up
 		}
 	})
-	u, err := New(Config{Server: s.addr, Key: k})
+	u, err := New(Config{Server: s.addr, Key: k, Check: []string{s.addr}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,11 +29,7 @@ type holder struct {
 }
 
 // spread waits until every server shows a record.
-func (u *Updater) spread(ctx context.Context, p place, value string) error {
-	waiting, err := u.holders(ctx, p.zone)
-	if err != nil {
-		return err
-	}
+func (u *Updater) spread(ctx context.Context, p place, value string, waiting []holder) error {
 	all := len(waiting)
 	own, cancel := context.WithTimeout(ctx, u.c.Propagation)
 	defer cancel()
@@ -70,7 +66,7 @@ func look(ctx context.Context, waiting []holder, name, value string) (left []hol
 
 // shows is "" when the server shows the record, else why not.
 func (h holder) shows(ctx context.Context, name, value string) string {
-	said := "none of its addresses can be asked"
+	said := "it has no address"
 	for _, a := range h.addresses {
 		m := new(dns.Msg).SetQuestion(name, dns.TypeTXT)
 		m.RecursionDesired = false
@@ -171,6 +167,5 @@ func (u *Updater) holder(ctx context.Context, name string) (holder, error) {
 	if len(h.addresses) > 2*maxChain {
 		h.addresses = h.addresses[:2*maxChain]
 	}
-	h.said = "it has no address"
 	return h, nil
 }

@@ -134,6 +134,10 @@ func (u *Updater) Publish(ctx context.Context, fqdn, value string) error {
 	if err != nil {
 		return err
 	}
+	waiting, err := u.holders(ctx, p.zone)
+	if err != nil {
+		return err
+	}
 	r := record{fqdn, value}
 	u.mu.Lock()
 	u.places[r] = p
@@ -144,7 +148,7 @@ func (u *Updater) Publish(ctx context.Context, fqdn, value string) error {
 		}
 		return err
 	}
-	return u.spread(ctx, p, value)
+	return u.spread(ctx, p, value, waiting)
 }
 
 // Withdraw removes a record that Publish has sent, and no other; without such a
