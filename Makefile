@@ -5,7 +5,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
 # Peers of the suites, by Debian's names.
-PEERS = postfix swaks libnet-ssleay-perl dovecot-core dovecot-lmtpd dovecot-imapd dovecot-submissiond postgresql strace systemd openssl softhsm2 curl
+PEERS = postfix swaks libnet-ssleay-perl dovecot-core dovecot-lmtpd dovecot-imapd dovecot-submissiond postgresql strace systemd openssl softhsm2 curl bind9 bind9-dnsutils
 
 .PHONY: all build build-pkcs11 demo test unit lint docs bench chaos fuzz deps clean
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/sallyport-mail/sallyport/internal/exchange/sim"
+	"github.com/sallyport-mail/sallyport/internal/testpeer"
 	"github.com/sallyport-mail/sallyport/internal/testpeer/pebble"
 )
 
@@ -42,22 +43,7 @@ func TestACME(t *testing.T) {
 	cloud := &cloud{s, s.List()}
 
 	p := newProcess(t, "")
-	p.start() // which makes the keeper's folder
-	settings := filepath.Join(p.dir, "keeper", "us", "keeper.toml")
-	waitFor(t, "the keeper's folder", func() bool { _, err := os.Stat(settings); return err == nil })
-	p.stop()
-	roots := filepath.Join(p.dir, "keeper", "us", "directory.pem")
-	if err := os.WriteFile(roots, ca.Roots, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	own, err := os.ReadFile(settings)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(own) + fmt.Sprintf("\n[acme]\ndirectory = %q\nroots = \"directory.pem\"\ncontact = \"postmaster@sallyport.test\"\n", ca.Directory)
-	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	p.setACME(t, ca, "")
 	p.appendSettings("\n[acme]\nhttp = " + strconv.Quote(listener) + "\n")
 	p.start()
 
@@ -87,6 +73,59 @@ func TestACME(t *testing.T) {
 	p.issuedBy(t, root, "acme", "partner")
 	if ca.Asked.Load() == 0 {
 		t.Error("the CA was not asked")
+	}
+}
+
+// TestACMEByDNS has a public CA issue an identity that no port 80 stands behind.
+// The region's zone is nobody's to change: a wildcard CNAME leads the names of
+// all challenges to one name of another zone, for which alone the key is.
+func TestACMEByDNS(t *testing.T) {
+	key := testpeer.BINDKey(t, "sallyport.us", "hmac-sha512")
+	const own = "@ IN NS ns\nns IN A 127.0.0.1\n"
+	bind := testpeer.StartBIND(t, testpeer.BINDConfig{Recursion: true, Keys: key, Zones: []testpeer.BINDZone{
+		{Name: "us.sallyport.test", Records: own + "* IN CNAME us.challenges.test.\n"},
+		{Name: "challenges.test", Records: own, Policy: "grant sallyport.us name us.challenges.test. TXT;"},
+	}})
+	ca := pebble.StartBehind(t, bind.Addr)
+	block, _ := pem.Decode(ca.Root())
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newProcess(t, "")
+	p.setACME(t, ca, fmt.Sprintf("[acme.dns]\nserver = %q\nkey_file = \"dns.key\"\nresolvers = [%q]\ncheck = [%q]\n", bind.Addr, bind.Addr, bind.Addr))
+	if err := os.WriteFile(filepath.Join(p.dir, "keeper", "us", "dns.key"), []byte(key), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.start()
+	p.must("tenant", "add", "acme", "--region", "us")
+	p.must("connection", "add", "acme", "partner", "--kind", "smtp", "--direction", "outbound", "--host", "mail.example", "--port", "25",
+		"--tls", "mutual", "--issuer", "acme")
+	p.issuedBy(t, root, "acme", "partner")
+	if log := bind.Log(); !strings.Contains(log, "adding an RR at 'us.challenges.test' TXT") {
+		t.Errorf("nothing was published:\n%s", log)
+	}
+	waitFor(t, "an empty zone", func() bool { return len(bind.Texts(t, "us.challenges.test")) == 0 })
+}
+
+// setACME makes the keeper's folder, and has the keeper ask a CA from its next
+// start on.
+func (p *process) setACME(t *testing.T, ca *pebble.CA, more string) {
+	t.Helper()
+	p.start() // which makes the keeper's folder
+	settings := filepath.Join(p.dir, "keeper", "us", "keeper.toml")
+	waitFor(t, "the keeper's folder", func() bool { _, err := os.Stat(settings); return err == nil })
+	p.stop()
+	if err := os.WriteFile(filepath.Join(p.dir, "keeper", "us", "directory.pem"), ca.Roots, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	own, err := os.ReadFile(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(own) + fmt.Sprintf("\n[acme]\ndirectory = %q\nroots = \"directory.pem\"\ncontact = \"postmaster@sallyport.test\"\n", ca.Directory) + more
+	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -121,6 +121,9 @@ func confinement(dir string, c keeperConfig) confines {
 	if c.ACME != nil {
 		n.tcp = true
 		n.read = append(n.read, c.ACME.Roots, c.ACME.EABKeyFile)
+		if c.ACME.DNS != nil {
+			n.read = append(n.read, c.ACME.DNS.KeyFile)
+		}
 	}
 	if c.Keys.Module != "" {
 		n.reason = "the PKCS#11 module may need files and sockets of its own"

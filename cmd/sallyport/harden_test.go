@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -144,6 +145,11 @@ func TestConfinement(t *testing.T) {
 		}
 	}
 	c := base
+	c.ACME = &acmeConfig{Directory: "https://ca/dir", DNS: &acmeDNSConfig{KeyFile: "/k.tsig"}}
+	if n := confinement("/k", c); !slices.Contains(n.read, "/k.tsig") {
+		t.Errorf("the key of DNS UPDATE can't be read: %+v", n)
+	}
+	c = base
 	c.Witnesses = []witnessConfig{{File: "/mnt/w/log"}}
 	if n := confinement("/k", c); n.tcp || strings.Join(n.write, " ") != "/k /run/k /mnt/w" {
 		t.Errorf("%+v", n)

@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper"
 	"github.com/sallyport-mail/sallyport/internal/keeper/acme"
+	"github.com/sallyport-mail/sallyport/internal/keeper/acme/rfc2136"
 )
 
 // issue makes the keeper ask a public CA too. The account's key is the
@@ -46,6 +47,11 @@ func (a *acmeConfig) settings(account crypto.Signer) (acme.Config, error) {
 			return c, fault.Wrap(fault.Missing, "acme", err)
 		}
 	}
+	if a.DNS != nil {
+		if err := a.DNS.settings(&c); err != nil {
+			return c, err
+		}
+	}
 	if a.EABID == "" {
 		return c, nil
 	}
@@ -60,6 +66,27 @@ func (a *acmeConfig) settings(account crypto.Signer) (acme.Config, error) {
 	}
 	c.External = &acme.External{ID: a.EABID, Key: key}
 	return c, nil
+}
+
+// acmeTime is for an issuance beside the wait for DNS servers.
+const acmeTime = 3 * time.Minute
+
+// settings has challenges published by DNS UPDATE.
+func (d *acmeDNSConfig) settings(c *acme.Config) error {
+	key, err := rfc2136.ReadKey(d.KeyFile, d.KeyName, d.Algorithm)
+	if err != nil {
+		return err
+	}
+	wait := time.Duration(d.PropagationS) * time.Second
+	u, err := rfc2136.New(rfc2136.Config{
+		Server: d.Server, Zone: d.Zone, Key: key, TTL: time.Duration(d.TTL) * time.Second,
+		Resolvers: d.Resolvers, Check: d.Check, Propagation: wait, Now: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	c.DNS, c.Timeout = u, acmeTime+wait
+	return nil
 }
 
 // publicCA is an ACME account as the keeper knows issuers.

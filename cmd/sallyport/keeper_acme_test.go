@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper"
@@ -29,6 +30,16 @@ func TestACMESettings(t *testing.T) {
 		return path
 	}
 	const secret = "c2VjcmV0LWtleQ"
+	statement := "key \"k\" { algorithm hmac-sha512; secret \"" + strings.Repeat("A", 43) + "=\"; };"
+	dns := func(set func(*acmeDNSConfig)) acmeConfig {
+		d := acmeDNSConfig{Server: "ns1.example.net", KeyFile: file("tsig", statement)}
+		set(&d)
+		return acmeConfig{Directory: "https://ca.test/dir", DNS: &d}
+	}
+	shared := file("shared", statement)
+	if err := os.Chmod(shared, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		in   acmeConfig
 		kind fault.Kind
@@ -40,7 +51,17 @@ func TestACMESettings(t *testing.T) {
 		"padded":      {in: acmeConfig{Directory: "https://ca.test/dir", EABID: "kid", EABKeyFile: file("b", secret+"==\r\n")}, key: "secret-key"},
 		"no key file": {in: acmeConfig{Directory: "https://ca.test/dir", EABID: "kid", EABKeyFile: filepath.Join(dir, "none")}, bad: true, kind: fault.Missing},
 		"no base64":   {in: acmeConfig{Directory: "https://ca.test/dir", EABID: "kid", EABKeyFile: file("c", "sec ret!")}, bad: true, kind: fault.Invalid},
-		"no roots":    {in: acmeConfig{Directory: "https://ca.test/dir", Roots: filepath.Join(dir, "none")}, bad: true, kind: fault.Missing},
+		"DNS":         {in: dns(func(*acmeDNSConfig) {})},
+		"DNS, all": {in: dns(func(d *acmeDNSConfig) {
+			d.Zone, d.KeyName, d.Algorithm, d.TTL, d.PropagationS = "c.example.net", "k.", "hmac-sha512", 5, 300
+			d.Resolvers, d.Check = []string{"192.0.2.53"}, []string{"192.0.2.1:5353"}
+		})},
+		"DNS, no key":      {in: dns(func(d *acmeDNSConfig) { d.KeyFile = filepath.Join(dir, "none") }), bad: true, kind: fault.Missing},
+		"DNS, a key open":  {in: dns(func(d *acmeDNSConfig) { d.KeyFile = shared }), bad: true, kind: fault.Denied},
+		"DNS, another key": {in: dns(func(d *acmeDNSConfig) { d.KeyName = "other" }), bad: true, kind: fault.Invalid},
+		"DNS, no server":   {in: dns(func(d *acmeDNSConfig) { d.Server = "a b" }), bad: true, kind: fault.Invalid},
+		"DNS, a long wait": {in: dns(func(d *acmeDNSConfig) { d.PropagationS = 7200 }), bad: true, kind: fault.Invalid},
+		"no roots":         {in: acmeConfig{Directory: "https://ca.test/dir", Roots: filepath.Join(dir, "none")}, bad: true, kind: fault.Missing},
 	} {
 		got, err := c.in.settings(account)
 		if c.bad {
@@ -55,6 +76,9 @@ func TestACMESettings(t *testing.T) {
 		}
 		if (got.External != nil) != (c.key != "") || got.External != nil && (string(got.External.Key) != c.key || got.External.ID != "kid") {
 			t.Errorf("%s: %+v", name, got.External)
+		}
+		if d := c.in.DNS; (got.DNS != nil) != (d != nil) || d != nil && got.Timeout != 3*time.Minute+time.Duration(d.PropagationS)*time.Second {
+			t.Errorf("%s: %v, %v", name, got.DNS, got.Timeout)
 		}
 		if _, err := acme.New(got); err != nil {
 			t.Errorf("%s: %v", name, err)

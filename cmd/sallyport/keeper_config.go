@@ -104,6 +104,22 @@ type acmeConfig struct {
 	Profile    string `toml:"profile,omitempty"`
 	EABID      string `toml:"eab_id,omitempty" comment:"External account binding, where the CA wants one."`
 	EABKeyFile string `toml:"eab_key_file,omitempty" comment:"File with its key, base64url."`
+
+	DNS *acmeDNSConfig `toml:"dns,omitempty" comment:"Challenges by DNS-01 instead of HTTP-01."`
+}
+
+// acmeDNSConfig is where the TXT records of DNS-01 are published: a server that
+// takes DNS UPDATE signed with TSIG (RFC 2136, 8945).
+type acmeDNSConfig struct {
+	Server       string   `toml:"server" comment:"Host, or host:port, that takes updates over TCP."`
+	Zone         string   `toml:"zone,omitempty" comment:"Zone that the records are in; the server is asked without."`
+	KeyName      string   `toml:"key_name,omitempty"`
+	KeyFile      string   `toml:"key_file" comment:"The secret in base64, or the key statement of tsig-keygen; mode 0600."`
+	Algorithm    string   `toml:"algorithm,omitempty" comment:"hmac-sha256 or hmac-sha512"`
+	TTL          int      `toml:"ttl,omitempty" comment:"Of the records, in seconds."`
+	Resolvers    []string `toml:"resolvers,omitempty" comment:"For what the server is not authoritative for; the system's without."`
+	Check        []string `toml:"check,omitempty" comment:"Servers that have to show a record; those of the zone's NS records without."`
+	PropagationS int      `toml:"propagation_s,omitempty" comment:"Longest wait for them."`
 }
 
 type operatorConfig struct {
@@ -170,6 +186,9 @@ func (c keeperConfig) check() error {
 	}
 	if a := c.ACME; a != nil && (a.Directory == "" || (a.EABID == "") != (a.EABKeyFile == "")) {
 		return errors.New("[acme] needs directory, and eab_id and eab_key_file together or neither")
+	}
+	if a := c.ACME; a != nil && a.DNS != nil && (a.DNS.Server == "" || a.DNS.KeyFile == "") {
+		return errors.New("[acme.dns] needs server and key_file")
 	}
 	if len(c.Grants) == 0 {
 		return errors.New("there is no [[grant]]: nobody may ask this keeper for anything")
@@ -277,6 +296,9 @@ func (c *keeperConfig) place(dir string) {
 	}
 	if c.ACME != nil {
 		paths = append(paths, &c.ACME.Roots, &c.ACME.EABKeyFile)
+		if c.ACME.DNS != nil {
+			paths = append(paths, &c.ACME.DNS.KeyFile)
+		}
 	}
 	keks := []*kekConfig{&c.KEK}
 	for i := range c.KEKOld {

@@ -48,6 +48,9 @@ func TestKeeperSettings(t *testing.T) {
 		"nobody's key":      {goodKeeper + "[[operator]]\nname = \"ann\"\nkey = \"x\"\n", "[[operator]] ann"},
 		"another's key":     {goodKeeper + "[[operator]]\nname = \"ann\"\nkey = \"sallyport-operator bob MCowBQYDK2VwAyEAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"\n", "[[operator]] ann"},
 		"keys of nowhere":   {goodKeeper + "[keys]\ndriver = \"paper\"\n", "[keys]"},
+		"DNS, no key":       {goodKeeper + "[acme]\ndirectory = \"https://ca\"\n[acme.dns]\nserver = \"ns\"\n", "[acme.dns] needs"},
+		"DNS, no CA":        {goodKeeper + "[acme.dns]\nserver = \"ns\"\nkey_file = \"k\"\n", "[acme] needs directory"},
+		"DNS":               {goodKeeper + "[acme]\ndirectory = \"https://ca\"\n[acme.dns]\nserver = \"ns\"\nkey_file = \"k\"\ncheck = [\"a\"]\n", ""},
 		"negative":          {"pool = -1\n" + goodKeeper, "negative"},
 	} {
 		_, err := parseKeeperConfig([]byte(c.text), "keeper.toml")

@@ -1,6 +1,9 @@
 package testpeer
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -68,5 +71,35 @@ func TestDovecotSubmits(t *testing.T) {
 	}
 	if got := sink.Messages(t); len(got) != 1 || !strings.Contains(got[0], "u@b.test") {
 		t.Errorf("the relay got %q", got)
+	}
+}
+
+func TestBINDTakesUpdates(t *testing.T) {
+	key := BINDKey(t, "suite.key", "hmac-sha256")
+	b := StartBIND(t, BINDConfig{Keys: key, Zones: []BINDZone{{Name: "b.test", Records: "@ IN NS ns\nns IN A 127.0.0.1\nx IN TXT one\n",
+		Policy: "grant suite.key zonesub TXT;"}}})
+	second := StartBIND(t, BINDConfig{Secondaries: map[string]*BIND{"b.test": b}})
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(key), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host, port, _ := strings.Cut(b.Addr, ":")
+	nsupdate := exec.Command(Need(t, "bind9-dnsutils", "nsupdate")[0], "-v", "-k", file)
+	nsupdate.Stdin = strings.NewReader("server " + host + " " + port + "\nzone b.test\nupdate add x.b.test 60 TXT two\nsend\n")
+	if out, err := nsupdate.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s\n%s", err, out, b.Log())
+	}
+	if got := strings.Join(b.Texts(t, "x.b.test"), " "); got != "one two" {
+		t.Errorf("the server has %q", got)
+	}
+	for end := time.Now().Add(10 * time.Second); len(second.Texts(t, "x.b.test")) == 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no transfer:\n%s", second.Log())
+		}
+	}
+	b.Stop()
+	b.Start(t)
+	if all := b.Zone(t, "b.test"); len(all) != 4 {
+		t.Errorf("after its restart it has %q", all)
 	}
 }

@@ -51,7 +51,8 @@ type External struct {
 }
 
 // DNS publishes the TXT record of a DNS-01 challenge, and takes it away. Publish
-// returns when the CA may look.
+// returns when the CA may look. Withdraw follows each Publish, one that failed
+// too, under a context of its own. Two values of one name may be out at a time.
 type DNS interface {
 	Publish(ctx context.Context, fqdn, value string) error
 	Withdraw(ctx context.Context, fqdn, value string) error

@@ -79,7 +79,7 @@ func (i *Issuer) ask(caller context.Context, op, id string, leaf *x509.Certifica
 	ctx, cancel := context.WithTimeout(caller, min(i.c.Timeout, 30*time.Second))
 	defer cancel()
 	s, now := i.session(), i.c.Now()
-	a, err := within(ctx, func() (advised, error) { return s.renewalInfo(ctx, id, leaf, now) })
+	a, err := within(ctx, 0, func() (advised, error) { return s.renewalInfo(ctx, id, leaf, now) })
 	if err == nil {
 		return a, nil
 	}

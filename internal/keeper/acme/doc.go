@@ -4,7 +4,7 @@
 // It holds the account's key as a signer and is given the key of each
 // certificate as one; it stores nothing. It opens no port: an HTTP-01 challenge
 // is answered by whoever listens on port 80, from [Issuer.Challenge]; a DNS-01
-// challenge is handed to a hook.
+// challenge is handed to a hook, of which the room rfc2136 is one.
 //
 // Invariants:
 //   - only https is asked, no redirect is followed, and what a CA answers is

@@ -38,7 +38,7 @@ func (i *Issuer) Issue(ctx context.Context, name string, key crypto.Signer, repl
 	ctx, cancel := context.WithTimeout(ctx, i.c.Timeout)
 	defer cancel()
 	s := i.session()
-	pem, err := within(ctx, func() ([]byte, error) {
+	pem, err := within(ctx, i.grace(), func() ([]byte, error) {
 		pem, err := s.obtain(ctx, order, csr)
 		if problemOf(err).Type == proto.ProblemTypeAccountDoesNotExist {
 			s.forget()
@@ -57,9 +57,22 @@ func (i *Issuer) Issue(ctx context.Context, name string, key crypto.Signer, repl
 	return chain, nil
 }
 
-// within waits for the library no longer than ctx: some of its locks don't know
-// of it. A panic there, on an answer that nobody foresaw, is an error here.
-func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
+// withdrawTime is for taking one record away, also where an issuance was given up.
+const withdrawTime = 8 * time.Second
+
+// grace is how long an issuance that was given up is waited for: a keeper that
+// stops leaves no record behind if it can help it.
+func (i *Issuer) grace() time.Duration {
+	if i.c.DNS == nil {
+		return 0
+	}
+	return withdrawTime
+}
+
+// within waits for the library no longer than ctx and the grace: some of its
+// locks don't know of ctx. A panic there, on an answer that nobody foresaw, is an
+// error here.
+func within[T any](ctx context.Context, grace time.Duration, f func() (T, error)) (T, error) {
 	type answer struct {
 		got T
 		err error
@@ -79,9 +92,15 @@ func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	case a := <-done:
 		return a.got, a.err
 	case <-ctx.Done():
-		var none T
-		return none, ctx.Err()
 	}
+	if grace > 0 {
+		select {
+		case <-done:
+		case <-time.After(grace):
+		}
+	}
+	var none T
+	return none, ctx.Err()
 }
 
 // prepare makes the order and the request of a certificate before the CA is
@@ -215,17 +234,29 @@ func (s *session) present(ctx context.Context, c proto.Challenge, name string) (
 			s.mu.Unlock()
 		}, nil
 	}
-	fqdn, value := "_acme-challenge."+name, c.DNS01KeyAuthorization()
-	if err := s.c.DNS.Publish(ctx, fqdn, value); err != nil {
-		return nil, fault.Wrap(fault.Later, "acme.Publish", err)
-	}
-	return func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	return s.publish(ctx, "_acme-challenge."+name, c.DNS01KeyAuthorization())
+}
+
+// publish lets the CA find a TXT record. One that was published in part is taken
+// away at once.
+func (s *session) publish(ctx context.Context, fqdn, value string) (end func(), err error) {
+	end = func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTime)
 		defer cancel()
 		if err := s.c.DNS.Withdraw(ctx, fqdn, value); err != nil {
-			s.c.Log.Warn("the record of an ACME challenge was not taken away", "name", fqdn, "error", err)
+			s.c.Log.Warn("the record of an ACME challenge was not taken away", "name", fqdn, "value", value, "error", err)
 		}
-	}, nil
+	}
+	if err := s.c.DNS.Publish(ctx, fqdn, value); err != nil {
+		end()
+		kind := fault.Later
+		var ours *fault.Error
+		if errors.As(err, &ours) {
+			kind = ours.Kind
+		}
+		return nil, fault.Wrap(kind, "acme.Publish", err)
+	}
+	return end, nil
 }
 
 // token tells whether a text may stand in the path of a challenge: base64url

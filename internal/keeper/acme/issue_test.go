@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -24,6 +25,7 @@ import (
 	proto "github.com/mholt/acmez/v3/acme"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/testpeer/pebble"
 )
 
 func TestIssue(t *testing.T) {
@@ -197,6 +199,61 @@ func TestDNSChallenge(t *testing.T) {
 	r.ca.Zone.Lock(errors.New("the zone is locked"))
 	if _, err := i.Issue(t.Context(), "e2.acme.us.gate.example", newKey(t), nil); !fault.Is(err, fault.Later) {
 		t.Errorf("%v", err)
+	}
+	// What was published in part is taken away, and a refusal is one.
+	if left, _ := r.ca.Zone.Texts(); left != 0 {
+		t.Errorf("%d records are left", left)
+	}
+	r.ca.Zone.Lock(fault.New(fault.Denied, "zone", "the zone is not ours").WithHint("Ask for it."))
+	if _, err := i.Issue(t.Context(), "e2.acme.us.gate.example", newKey(t), nil); !fault.Is(err, fault.Denied) || fault.HintOf(err) != "Ask for it." {
+		t.Errorf("%v", err)
+	}
+}
+
+// slowZone publishes, and then waits for servers that never come.
+type slowZone struct {
+	*pebble.Zone
+	published chan struct{}
+}
+
+func (z slowZone) Publish(ctx context.Context, fqdn, value string) error {
+	if err := z.Zone.Publish(ctx, fqdn, value); err != nil {
+		return err
+	}
+	close(z.published)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (z slowZone) Withdraw(ctx context.Context, fqdn, value string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return z.Zone.Withdraw(ctx, fqdn, value)
+}
+
+// An issuance that is given up, as by a keeper that stops, is over when its
+// record is gone.
+func TestDNSChallengeGivenUp(t *testing.T) {
+	r := newRig(t)
+	zone := slowZone{r.ca.Zone, make(chan struct{})}
+	r.config.DNS = zone
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-zone.published; cancel() }()
+	if _, err := r.issuer(t).Issue(ctx, "e1.acme.us.gate.example", newKey(t), nil); !fault.Is(err, fault.Later) {
+		t.Errorf("%v", err)
+	}
+	if left, most := r.ca.Zone.Texts(); left != 0 || most != 1 {
+		t.Errorf("%d records are left of %d", left, most)
+	}
+	// A CA that refuses in the end: no record stays either.
+	r.config.DNS = r.ca.Zone
+	r.instead("/finalize", func(w http.ResponseWriter, _ *http.Request) { problem(w, 403, "caa", "no", "") })
+	if _, err := r.another(t).Issue(t.Context(), "e1.acme.us.gate.example", newKey(t), nil); !fault.Is(err, fault.Denied) {
+		t.Errorf("%v", err)
+	}
+	if left, _ := r.ca.Zone.Texts(); left != 0 {
+		t.Errorf("%d records are left", left)
 	}
 }
 

@@ -254,7 +254,7 @@ func TestNotInClear(t *testing.T) {
 
 // The library's panics are errors.
 func TestPanic(t *testing.T) {
-	if _, err := within(t.Context(), func() (int, error) { panic("at the CA's answer") }); err == nil || !strings.Contains(err.Error(), "at the CA's answer") {
+	if _, err := within(t.Context(), 0, func() (int, error) { panic("at the CA's answer") }); err == nil || !strings.Contains(err.Error(), "at the CA's answer") {
 		t.Errorf("%v", err)
 	}
 }

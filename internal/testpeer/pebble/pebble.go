@@ -1,5 +1,6 @@
 // Package pebble runs Let's Encrypt's test CA inside a suite: it looks names
-// up at a zone of its own, where all are 127.0.0.1, and validates for real.
+// up at a zone of its own, where all are 127.0.0.1, or at a DNS server that the
+// suite has, and validates for real.
 //
 // It is imported by tests alone.
 package pebble
@@ -22,13 +23,14 @@ import (
 // CA is a running test CA.
 type CA struct {
 	DB        *db.MemoryStore
-	Zone      *Zone
+	Zone      *Zone        // nil when it looks names up elsewhere
 	Directory string       // URL of its directory
 	Roots     []byte       // PEM of what the directory's own certificate is of
 	Asked     atomic.Int64 // requests that it saw
 	// Front answers in place of the CA, where it returns true.
 	Front atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 
+	resolver  string
 	authority *ca.CAImpl
 	itself    http.Handler
 }
@@ -37,9 +39,22 @@ type CA struct {
 // 127.0.0.1. It ends with the test.
 func Start(t *testing.T, httpPort int) *CA {
 	t.Helper()
+	z := NewZone(t)
+	return start(t, &CA{Zone: z, resolver: z.Addr}, httpPort)
+}
+
+// StartBehind starts a CA that looks names up at a DNS server (host:port), over
+// TCP, in place of a zone of its own. It is of use for DNS-01.
+func StartBehind(t *testing.T, resolver string) *CA {
+	t.Helper()
+	return start(t, &CA{resolver: resolver}, 1) // nobody listens there
+}
+
+func start(t *testing.T, c *CA, httpPort int) *CA {
+	t.Helper()
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
 	t.Setenv("PEBBLE_AUTHZREUSE", "0")
-	c := &CA{DB: db.NewMemoryStore(), Zone: NewZone(t)}
+	c.DB = db.NewMemoryStore()
 	c.itself = c.Handler(httpPort, false)
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		c.Asked.Add(1)
@@ -67,7 +82,7 @@ func (c *CA) Handler(httpPort int, external bool) http.Handler {
 	if c.authority == nil {
 		c.authority = authority
 	}
-	validator := va.New(quiet, httpPort, 0, true, c.Zone.Addr, c.DB)
+	validator := va.New(quiet, httpPort, 0, true, c.resolver, c.DB)
 	front := wfe.New(quiet, c.DB, validator, authority, nil, true, external, 0, 0)
 	return front.Handler()
 }
