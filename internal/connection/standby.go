@@ -137,12 +137,21 @@ func (r *Registry) tendStandby(ctx context.Context, k Keeper, e *entry, purpose 
 	if err := endAll(ctx, k, plan.spare); err != nil || plan.issue == nil {
 		return err
 	}
-	plan.issue.Issuer = e.issuerOf(purpose)
+	if why, err := standbysAway(ctx, k); err != nil || why != "" {
+		return err // people are told by the keeper; the next Care asks again
+	}
+	plan.issue.Issuer, plan.issue.Standby = e.issuerOf(purpose), true
 	made, err := k.IssueIdentity(ctx, e.Tenant, e.Name, purpose, *plan.issue)
 	if err != nil || made.State != act.Issued || plan.old == nil {
 		return err
 	}
 	return endAll(ctx, k, []act.Identity{*plan.old})
+}
+
+// standbysAway is "", or why a keeper neither makes nor uses standbys now.
+func standbysAway(ctx context.Context, k Keeper) (string, error) {
+	s, err := k.Status(ctx)
+	return s.StandbyAway, err
 }
 
 // untell has Microsoft take the active identity alone, where changes that were

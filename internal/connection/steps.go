@@ -24,6 +24,8 @@ type change struct {
 	asked bool // for the administrator's rights, once a step
 	g     *grant
 	gErr  error
+
+	unready map[string]bool // standbys that can't be used now
 }
 
 // grant is the administrator's rights; nil without an error where there are
@@ -84,11 +86,15 @@ func (c *change) step(ctx context.Context) (replacementEvent, error) {
 }
 
 // issue gets the successors: one that is there already (an earlier try, or a
-// standby of quiet times), else a new one.
+// standby of quiet times), else a new one. A standby that lies apart is taken out
+// of there at once: when that can't be, a new one is not waited for long.
 func (c *change) issue(ctx context.Context) error {
 	for i := range c.p.Identities {
 		pair := &c.p.Identities[i]
-		next := c.successor(*pair)
+		next, err := c.ready(ctx, *pair)
+		if err != nil {
+			return err
+		}
 		if next == nil {
 			q := act.Issue{Issuer: c.e.issuerOf(pair.Purpose)}
 			if c.keepsName(*pair) {
@@ -127,13 +133,46 @@ func (c *change) keepsName(p Pair) bool {
 	return c.p.Kind == KindRenew && !tainted(ofPurpose(c.all, p.Purpose), p.Epoch)
 }
 
+// ready is a successor that can be used now, nil for none.
+func (c *change) ready(ctx context.Context, p Pair) (*act.Identity, error) {
+	for {
+		next := c.successor(p)
+		if next == nil || !next.Apart {
+			return next, nil
+		}
+		usable, err := c.takeOut(ctx, next)
+		if err != nil || usable {
+			return next, err
+		}
+		if c.unready == nil {
+			c.unready = map[string]bool{}
+		}
+		c.unready[next.ID] = true
+	}
+}
+
+// takeOut stages a standby that lies apart; false when the keeper can't open it
+// now. A keeper that is away itself says so to what follows.
+func (c *change) takeOut(ctx context.Context, i *act.Identity) (bool, error) {
+	if i.State == act.Wanted { // its key signs the request for the certificate
+		why, err := standbysAway(ctx, c.k)
+		return why == "", err
+	}
+	err := c.move(ctx, i.ID, act.Staged)
+	if fault.Is(err, fault.Later) && ctx.Err() == nil {
+		c.c.Log.Warn("a standby can't be used now, so a new identity is asked for", "tenant", c.e.Tenant, "connection", c.e.Name, "identity", i.ID, "error", err)
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // successor is an identity that may follow: of the same epoch where the name is
 // kept, else of a later one. One that is staged already comes first, one that
 // is still with its issuer last.
 func (c *change) successor(p Pair) *act.Identity {
 	mine := ofPurpose(c.all, p.Purpose)
 	fits := func(i act.Identity) bool {
-		if i.ID == p.From || i.State == act.Issued && !counts(i, c.now()) {
+		if i.ID == p.From || c.unready[i.ID] || i.State == act.Issued && !counts(i, c.now()) {
 			return false
 		}
 		if c.keepsName(p) {
