@@ -37,10 +37,10 @@ type keeperConfig struct {
 	Store      string   `toml:"store,omitempty" comment:"sqlite, in this folder, or postgres://user@host/database of the keeper's own"`
 	Socket     string   `toml:"socket,omitempty" comment:"Unix socket; who may ask is told by user id."`
 
-	Listen    *keeperListen    `toml:"listen,omitempty"`
-	Grants    []grantConfig    `toml:"grant"`
-	KEK       kekConfig        `toml:"kek"`
-	KEKOld    []kekConfig      `toml:"kek_old,omitempty"`
+	Listen *keeperListen `toml:"listen,omitempty"`
+	Grants []grantConfig `toml:"grant"`
+	KEK    kekConfig     `toml:"kek"`
+	KEKOld []kekConfig   `toml:"kek_old,omitempty"`
 
 	KEKStandby    *kekConfig  `toml:"kek_standby,omitempty" comment:"A second KEK, of the next identities that are made ahead."`
 	KEKStandbyOld []kekConfig `toml:"kek_standby_old,omitempty"`
