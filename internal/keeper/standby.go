@@ -81,42 +81,50 @@ func (s *standbys) key(ctx context.Context, tenant string) (*seal.DataKey, error
 	if err := s.lately(); err != nil {
 		return nil, err
 	}
-	dk, err := s.open(ctx, tenant)
+	limit, cancel := context.WithTimeout(ctx, standbyTime)
+	defer cancel()
+	err := s.usable(limit)
+	var dk *seal.DataKey
 	if err == nil {
+		dk, err = s.k.seals.unwrap(limit, s.ring(), standbyTenant(tenant))
+	}
+	switch {
+	case err == nil:
 		s.found(nil)
 		return dk, nil
+	case ctx.Err() != nil: // who asked has left
+		return nil, err
+	case limit.Err() != nil: // it hangs
+		return nil, s.found(err)
 	}
 	// A service that the keeper's token may not use any more, and a wrong
 	// passphrase, are told like a row that was edited: a KEK that does not wrap
 	// either is away.
-	if ctx.Err() == nil {
-		if away := s.look(ctx); away != nil {
-			return nil, away
-		}
+	if away := s.look(ctx); away != nil {
+		return nil, away
 	}
 	return nil, err
 }
 
-func (s *standbys) open(ctx context.Context, tenant string) (*seal.DataKey, error) {
-	if err := s.usable(); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, standbyTime)
-	defer cancel()
-	return s.k.seals.unwrap(ctx, s.ring(), standbyTenant(tenant))
-}
-
-// usable says what can be said of the KEK in force without asking it.
-func (s *standbys) usable() error {
+// usable says what can be said of the KEK in force before it is used.
+func (s *standbys) usable(ctx context.Context) error {
 	if !s.configured() {
 		return fault.New(fault.Later, "keeper.Standby", "this keeper was given none, and there are standbys under one").
 			WithHint("Name it again as [kek_standby] of the keeper's settings. A replacement does not wait for it.")
 	}
+	// Nothing is wrapped by what has no name: a file that was not there yet.
 	if s.k.c.StandbyKEKs[0].ID() == "" {
-		return fault.New(fault.Later, "keeper.Standby", "it was not there since the keeper began, so that its id is not known").
-			WithHint("Put back what [kek_standby] of the keeper's settings names.")
+		if err := s.try(ctx); err != nil {
+			return err
+		}
 	}
 	return s.twice()
+}
+
+// try wraps nothing of worth.
+func (s *standbys) try(ctx context.Context) error {
+	_, err := s.k.c.StandbyKEKs[0].Wrap(ctx, seal.NewSecret(make([]byte, 32)), []byte("sallyport look at the kek of standbys"))
+	return err
 }
 
 // takeOut opens the key of a row under the second KEK and seals it under the
@@ -154,14 +162,13 @@ func (s *standbys) lately() error {
 	return nil
 }
 
-// look finds out whether the KEK in force can be used: it wraps nothing of
-// worth.
+// look finds out whether the KEK in force can be used.
 func (s *standbys) look(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, standbyTime)
 	defer cancel()
-	err := s.usable()
+	err := s.usable(limit)
 	if err == nil {
-		_, err = s.k.c.StandbyKEKs[0].Wrap(limit, seal.NewSecret(make([]byte, 32)), []byte("sallyport look at the kek of standbys"))
+		err = s.try(limit)
 	}
 	if ctx.Err() != nil {
 		return fault.Wrap(fault.Later, "keeper.Standby", ctx.Err()) // who asked has left: nothing was learnt

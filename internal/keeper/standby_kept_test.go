@@ -216,7 +216,7 @@ func TestStandbyDyingChild(t *testing.T) {
 func TestStandbyKilled(t *testing.T) {
 	testpeer.EachConfig(t, func(t *testing.T, at store.Config) {
 		n := 1
-		for killedAt(t, at, n, "before") && killedAt(t, at, n, "after") {
+		for killedAt(t, at, n, "after") && (at.URL != "" || killedAt(t, at, n, "before")) { // those take long there
 			n++
 		}
 		if n < 4 { // wrapped, opened for the new key, opened for its use

@@ -22,6 +22,7 @@ type fickle struct {
 	mu     sync.Mutex
 	asked  int
 	answer error
+	hangs  bool // until who asks has no time left
 }
 
 func newFickle(t testing.TB) *fickle { return &fickle{KEK: newKEK(t, "us")} }
@@ -38,22 +39,26 @@ func (f *fickle) count() int {
 	return f.asked
 }
 
-func (f *fickle) ask() error {
+func (f *fickle) ask(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked++
+	if f.hangs {
+		<-ctx.Done()
+		return fault.Wrap(fault.Later, "test", ctx.Err())
+	}
 	return f.answer
 }
 
 func (f *fickle) Wrap(ctx context.Context, clearKey seal.Secret, associated []byte) ([]byte, error) {
-	if err := f.ask(); err != nil {
+	if err := f.ask(ctx); err != nil {
 		return nil, err
 	}
 	return f.KEK.Wrap(ctx, clearKey, associated)
 }
 
 func (f *fickle) Unwrap(ctx context.Context, blob, associated []byte) (seal.Secret, error) {
-	if err := f.ask(); err != nil {
+	if err := f.ask(ctx); err != nil {
 		return seal.Secret{}, err
 	}
 	return f.KEK.Unwrap(ctx, blob, associated)
@@ -409,4 +414,24 @@ func TestStandbyRestored(t *testing.T) {
 	if err := n.shake(t, of("acme", ofClient), next.SHA256); err != nil || n.show(t, other.ID).State != act.Retired {
 		t.Errorf("%+v %v", n.show(t, other.ID), err)
 	}
+}
+
+// A KEK that hangs costs one act its time; the next is refused at once.
+func TestStandbyHangs(t *testing.T) {
+	second := newFickle(t)
+	r := newRig(t, apart(second))
+	r.boundAll(t, "acme")
+	next := r.standby(t, "acme", ofClient, 0)
+	second.mu.Lock()
+	second.hangs = true
+	second.mu.Unlock()
+	for _, most := range []time.Duration{standbyTime + 3*time.Second, time.Second} {
+		begun := time.Now()
+		if _, err := r.tryMove(t, next, act.Active); !fault.Is(err, fault.Later) || time.Since(begun) > most {
+			t.Errorf("after %v: %v", time.Since(begun), err)
+		}
+	}
+	second.mu.Lock()
+	second.hangs = false
+	second.mu.Unlock()
 }
