@@ -48,6 +48,9 @@ func TestKeeperSettings(t *testing.T) {
 		"nobody's key":      {goodKeeper + "[[operator]]\nname = \"ann\"\nkey = \"x\"\n", "[[operator]] ann"},
 		"another's key":     {goodKeeper + "[[operator]]\nname = \"ann\"\nkey = \"sallyport-operator bob MCowBQYDK2VwAyEAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"\n", "[[operator]] ann"},
 		"keys of nowhere":   {goodKeeper + "[keys]\ndriver = \"paper\"\n", "[keys]"},
+		"standbys":          {goodKeeper + "[kek_standby]\ndriver = \"transit\"\naddress = \"https://b:8200\"\nkey = \"k\"\ntoken_file = \"t\"\n", ""},
+		"standbys, half":    {goodKeeper + "[kek_standby]\ndriver = \"pkcs11\"\n", "module"},
+		"nothing to go to":  {goodKeeper + "[[kek_standby_old]]\ndriver = \"file\"\nfile = \"x\"\n", "no [kek_standby]"},
 		"negative":          {"pool = -1\n" + goodKeeper, "negative"},
 	} {
 		_, err := parseKeeperConfig([]byte(c.text), "keeper.toml")

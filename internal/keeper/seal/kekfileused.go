@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -82,7 +83,8 @@ func (u *usedFile) open(op string) (KEK, error) {
 	}
 	phrase, err := u.passphrase()
 	if err != nil {
-		return nil, (&fault.Error{Kind: fault.Later, Op: op, Err: err}).WithHint(fault.HintOf(err))
+		return nil, (&fault.Error{Kind: fault.Later, Op: op, Err: errors.New("its passphrase is not there: " + fault.Sentence(err))}).
+			WithHint(cmp.Or(fault.HintOf(err), "Put the passphrase of "+u.path+" back."))
 	}
 	defer phrase.Wipe()
 	k, err := OpenKEKFile(u.region, file, phrase)
