@@ -133,39 +133,6 @@ func (c *change) keepsName(p Pair) bool {
 	return c.p.Kind == KindRenew && !tainted(ofPurpose(c.all, p.Purpose), p.Epoch)
 }
 
-// ready is a successor that can be used now, nil for none.
-func (c *change) ready(ctx context.Context, p Pair) (*act.Identity, error) {
-	for {
-		next := c.successor(p)
-		if next == nil || !next.Apart {
-			return next, nil
-		}
-		usable, err := c.takeOut(ctx, next)
-		if err != nil || usable {
-			return next, err
-		}
-		if c.unready == nil {
-			c.unready = map[string]bool{}
-		}
-		c.unready[next.ID] = true
-	}
-}
-
-// takeOut stages a standby that lies apart; false when the keeper can't open it
-// now. A keeper that is away itself says so to what follows.
-func (c *change) takeOut(ctx context.Context, i *act.Identity) (bool, error) {
-	if i.State == act.Wanted { // its key signs the request for the certificate
-		why, err := standbysAway(ctx, c.k)
-		return why == "", err
-	}
-	err := c.move(ctx, i.ID, act.Staged)
-	if fault.Is(err, fault.Later) && ctx.Err() == nil {
-		c.c.Log.Warn("a standby can't be used now, so a new identity is asked for", "tenant", c.e.Tenant, "connection", c.e.Name, "identity", i.ID, "error", err)
-		return false, nil
-	}
-	return err == nil, err
-}
-
 // successor is an identity that may follow: of the same epoch where the name is
 // kept, else of a later one. One that is staged already comes first, one that
 // is still with its issuer last.

@@ -1,9 +1,7 @@
 package keeper
 
 import (
-	"bytes"
 	"context"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -11,7 +9,6 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
-	"github.com/sallyport-mail/sallyport/internal/keeper/operator"
 	"github.com/sallyport-mail/sallyport/internal/keeper/seal"
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
@@ -356,64 +353,6 @@ func TestStandbyComesAndGoes(t *testing.T) {
 		}
 		r.to(t, late, act.Retired)
 	})
-}
-
-// The pool's keys have lain under the region's KEK: a standby is none of them.
-func TestStandbyOfNoPool(t *testing.T) {
-	r := newRig(t, apart(newFickle(t)), func(c *Config) { c.Pool = 1 })
-	r.boundAll(t, "acme")
-	spare := func() int64 {
-		n, err := r.spares(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	until(t, "a spare key is there", func() bool { return spare() == 1 })
-	var id string
-	if err := r.door.QueryRow(t.Context(), `SELECT id FROM keeper_spare`).Scan(&id); err != nil {
-		t.Fatal(err)
-	}
-	r.to(t, r.standby(t, "acme", app, 0), act.Active)
-	var left string
-	if err := r.door.QueryRow(t.Context(), `SELECT id FROM keeper_spare`).Scan(&left); err != nil || left != id {
-		t.Errorf("the spare key %s was taken: %s %v", id, left, err)
-	}
-	r.loadable(t)
-}
-
-// A backup holds them as sealed as they were; restored, thawed and kept they are
-// used with both KEKs.
-func TestStandbyRestored(t *testing.T) {
-	s := newStaff(t)
-	second := newFickle(t)
-	r := newRig(t, apart(second), s.known)
-	r.boundAll(t, "acme")
-	one := r.to(t, r.issued(t, "acme", ofClient, 0), act.Active)
-	next, other := r.standby(t, "acme", ofClient, 2), r.standby(t, "acme", app, 0)
-	var b bytes.Buffer
-	if err := Backup(t.Context(), r.db, &b); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	at := store.Config{Dir: filepath.Join(dir, "db")}
-	if err := Restore(t.Context(), &b, at); err != nil {
-		t.Fatal(err)
-	}
-	before := second.count()
-	n := openRigAt(t, dir, at, r.kek, r.with...)
-	n.atRest(t, "backup of")
-	if second.count() != before {
-		t.Error("a frozen keeper asks the second KEK")
-	}
-	if _, err := n.order(t, signOrder(t, operator.Thaw, "", map[string]string{"keep": one.ID + "," + next.ID}, s.anna, s.bert)); err != nil {
-		t.Fatal(err)
-	}
-	within(t, "it is at work", func() bool { return n.holding.Load() })
-	n.to(t, next, act.Staged)
-	if err := n.shake(t, of("acme", ofClient), next.SHA256); err != nil || n.show(t, other.ID).State != act.Retired {
-		t.Errorf("%+v %v", n.show(t, other.ID), err)
-	}
 }
 
 // A KEK that hangs costs one act its time; the next is refused at once.
