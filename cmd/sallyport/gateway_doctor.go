@@ -33,19 +33,34 @@ func (s keeperState) figure() alarm.Custody {
 // them.
 func (g *gateway) checkCustody(ctx context.Context) (bool, string, string) {
 	why := map[string][]string{} // reason to regions
+	var together []string
 	for _, s := range g.keeperStates(ctx) {
 		for _, reason := range s.none() {
 			why[reason] = append(why[reason], s.region)
+		}
+		if g.cfg.Custody.standby() && s.together() {
+			together = append(together, s.region)
 		}
 	}
 	if files := g.filesLeft(); files != "" {
 		why[files] = append(why[files], "this gateway")
 	}
-	if len(why) == 0 {
+	switch {
+	case len(why) > 0: // standbys that lie with the rest are the least of it
+	case len(together) > 0:
+		return false, "kept; standby identities lie under the same KEK as what they stand by for (" + strings.Join(together, ", ") + ")",
+			"Whoever gets a keeper's folder and that KEK has the next identities too: give the keeper a [kek_standby], docs/operate.md, Custody."
+	default:
 		return true, "kept by a keeper of its own user, under a KEK that is not on its host", ""
 	}
 	return false, "custody: none; " + reasons(why),
 		"For trying out only. Run a keeper as a user of its own, with a KEK in a service or a token: docs/operate.md, Custody."
+}
+
+// together reports whether a keeper that keeps has one KEK for everything. Where
+// custody is none there is nothing that a second one would protect.
+func (s keeperState) together() bool {
+	return !s.asleep && s.err == nil && s.state.Custody == "kept" && s.state.StandbyDriver == ""
 }
 
 // none are the reasons why a region's custody is none.
@@ -128,7 +143,13 @@ func (s keeperState) findings() []string {
 	if s.state.Rotation != "" {
 		say("KEK rotation: " + s.state.Rotation)
 	}
+	if s.state.StandbyAway != "" {
+		say(s.state.StandbyAway + "; standbys are neither made nor used, and a replacement gets a new identity")
+	}
 	for _, a := range s.state.Alarms {
+		if a.Kind == "standby" { // said above for as long as it is so
+			continue
+		}
 		if time.Since(a.At) < alarmsFor {
 			say("alarm " + a.Kind + ": " + a.Text)
 		}

@@ -25,6 +25,9 @@ func TestWhatDoctorSaysOfAKeeper(t *testing.T) {
 		"away":       {keeperState{region: "us", err: errors.New("x")}, nil, nil},
 		"frozen":     {keeperState{region: "us", state: act.State{Frozen: "an old copy", Breaker: "tripped"}}, nil, []string{"us: frozen: an old copy", "us: the breaker is in the state tripped"}},
 		"rotation":   {keeperState{region: "us", state: act.State{Rotation: "12 of 40", Breaker: "campaign"}}, nil, []string{"us: the breaker is in the state campaign", "us: KEK rotation: 12 of 40"}},
+		"standbys": {keeperState{region: "us", state: act.State{Breaker: "watching", StandbyDriver: "file", StandbyAway: "the KEK of standbys is away: x",
+			Alarms: []act.Alarm{{At: now, Kind: "standby", Text: "the same"}}}}, nil,
+			[]string{"us: the KEK of standbys is away: x; standbys are neither made nor used, and a replacement gets a new identity"}},
 		"alarms": {keeperState{region: "us", state: act.State{Alarms: []act.Alarm{
 			{At: now.Add(-time.Hour), Kind: "decoy", Text: "x"}, {At: now.Add(-25 * time.Hour), Kind: "rate", Text: "y"}}}}, nil, []string{"us: alarm decoy: x"}},
 	} {
@@ -33,6 +36,17 @@ func TestWhatDoctorSaysOfAKeeper(t *testing.T) {
 		}
 		if got := c.s.findings(); !slices.Equal(got, c.findings) {
 			t.Errorf("%s: %q, want %q", name, got, c.findings)
+		}
+	}
+	for want, all := range map[bool][]keeperState{
+		true: {{state: act.State{Custody: "kept"}}},
+		false: {{state: act.State{Custody: "none"}}, {state: act.State{Custody: "kept", StandbyDriver: "transit"}}, {asleep: true, child: true},
+			{err: errors.New("away"), state: act.State{Custody: "kept"}}},
+	} {
+		for _, s := range all {
+			if s.together() != want {
+				t.Errorf("%+v: standbys lie with the rest: %v", s, !want)
+			}
 		}
 	}
 	f := keeperState{region: "us", err: errors.New("no answer")}.figure()

@@ -105,7 +105,7 @@ func confinement(dir string, c keeperConfig) confines {
 		}
 		n.tcp = n.tcp || w.URL != ""
 	}
-	for _, k := range append([]kekConfig{c.KEK}, c.KEKOld...) {
+	for _, k := range c.keks() {
 		n.tcp = n.tcp || k.Driver == "transit"
 		n.read = append(n.read, k.File, k.PassphraseFile, k.CA)
 		if k.TokenFile != "" { // an agent replaces it
@@ -113,6 +113,13 @@ func confinement(dir string, c keeperConfig) confines {
 		}
 		if k.Driver == "pkcs11" {
 			n.reason = "the PKCS#11 module may need files and sockets of its own"
+		}
+	}
+	for _, k := range c.standbyKEKs() { // which may come and go
+		for _, path := range []string{k.File, k.PassphraseFile} {
+			if path != "" {
+				n.read = append(n.read, filepath.Dir(path))
+			}
 		}
 	}
 	if d := os.Getenv("CREDENTIALS_DIRECTORY"); d != "" {

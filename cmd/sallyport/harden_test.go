@@ -126,6 +126,7 @@ func TestConfinement(t *testing.T) {
 		"listen":   func(c *keeperConfig) { c.Listen = &keeperListen{} },
 		"a CA":     func(c *keeperConfig) { c.ACME = &acmeConfig{Directory: "https://ca/dir"} },
 		"postgres": func(c *keeperConfig) { c.Store = "postgres://h/d" },
+		"standbys": func(c *keeperConfig) { c.KEKStandby = &kekConfig{Driver: "transit"} },
 		"old KEK":  func(c *keeperConfig) { c.KEKOld = []kekConfig{{Driver: "transit"}} },
 	} {
 		c := base
@@ -135,8 +136,9 @@ func TestConfinement(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(*keeperConfig){
-		"KEK":  func(c *keeperConfig) { c.KEK.Driver = "pkcs11" },
-		"keys": func(c *keeperConfig) { c.Keys.Module = "/usr/lib/module.so" },
+		"KEK":   func(c *keeperConfig) { c.KEK.Driver = "pkcs11" },
+		"apart": func(c *keeperConfig) { c.KEKStandbyOld = []kekConfig{{Driver: "pkcs11"}} },
+		"keys":  func(c *keeperConfig) { c.Keys.Module = "/usr/lib/module.so" },
 	} {
 		c := base
 		change(&c)
@@ -148,6 +150,11 @@ func TestConfinement(t *testing.T) {
 	c.ACME = &acmeConfig{Directory: "https://ca/dir", DNS: &acmeDNSConfig{KeyFile: "/k.tsig"}}
 	if n := confinement("/k", c); !slices.Contains(n.read, "/k.tsig") {
 		t.Errorf("the key of DNS UPDATE can't be read: %+v", n)
+	}
+	c = base
+	c.KEKStandby = &kekConfig{Driver: "file", File: "/stick/kek.json", PassphraseFile: "/word/w"} // may come later
+	if n := confinement("/k", c); n.tcp || !slices.Contains(n.read, "/stick") || !slices.Contains(n.read, "/word") {
+		t.Errorf("%+v", n)
 	}
 	c = base
 	c.Witnesses = []witnessConfig{{File: "/mnt/w/log"}}

@@ -27,7 +27,7 @@ import (
 type keeperCmd struct {
 	Run       keeperRunCmd       `cmd:"" default:"withargs" help:"Run the keeper of one region; the word run may be left out. DIR is the keeper's own folder."`
 	Init      keeperInitCmd      `cmd:"" help:"Make the folder of a keeper."`
-	CreateKEK keeperCreateKEKCmd `cmd:"" name:"create-kek" help:"Make the region's KEK in the PKCS#11 token that keeper.toml names."`
+	CreateKEK keeperCreateKEKCmd `cmd:"" name:"create-kek" help:"Make the KEK that keeper.toml names: the region's in its PKCS#11 token, or that of standbys."`
 	Backup    keeperBackupCmd    `cmd:"" help:"Copy a keeper's database into one file; the keeper may run. DIR is the keeper's own folder."`
 	Restore   keeperRestoreCmd   `cmd:"" help:"Fill an empty folder from such a file. The keeper starts frozen there."`
 }
@@ -144,6 +144,13 @@ func (c keeperConfig) keeper(dir string, log *slog.Logger, modules *pkcs11.Modul
 			return out, err
 		}
 		out.KEKs = append(out.KEKs, k)
+	}
+	for _, one := range c.standbyKEKs() {
+		k, err := openStandbyKEK(c.Region, *one, modules)
+		if err != nil {
+			return out, err
+		}
+		out.StandbyKEKs = append(out.StandbyKEKs, k)
 	}
 	var err error
 	if out.Driver, out.Drivers, err = openDriver(c.Keys, modules); err != nil {

@@ -52,7 +52,10 @@ func (c *keeperBackupCmd) Run(e *env) error {
 func (c keeperConfig) notInBackup(dir string) []string {
 	var all []string
 	for _, k := range append([]kekConfig{c.KEK}, c.KEKOld...) {
-		all = append(all, k.keepSafe())
+		all = append(all, "KEK: "+k.keepSafe(passphraseCredential))
+	}
+	for _, k := range c.standbyKEKs() { // without it connections get new standbys
+		all = append(all, "KEK of standbys, apart from the others: "+k.keepSafe(standbyCredential))
 	}
 	if c.Keys.Driver == "pkcs11" {
 		all = append(all, "the token "+c.Keys.Token+", in which the keys themselves are: back it up by its maker's means")
@@ -62,14 +65,14 @@ func (c keeperConfig) notInBackup(dir string) []string {
 }
 
 // keepSafe says where a KEK is, without which the backup opens for nobody.
-func (k kekConfig) keepSafe() string {
+func (k kekConfig) keepSafe(credential string) string {
 	switch k.Driver {
 	case "transit":
-		return "KEK: the key " + k.Key + " of the service at " + k.Address + ", and a token that may use it"
+		return "the key " + k.Key + " of the service at " + k.Address + ", and a token that may use it"
 	case "pkcs11":
-		return "KEK: the token " + k.Token + "; back it up by its maker's means"
+		return "the token " + k.Token + "; back it up by its maker's means"
 	}
-	return "KEK: " + k.File + " and its passphrase, " + cmp.Or(k.PassphraseFile, "the service manager's credential")
+	return k.File + " and its passphrase, " + cmp.Or(k.PassphraseFile, "the service manager's credential "+credential)
 }
 
 type keeperRestoreCmd struct {

@@ -37,10 +37,14 @@ type keeperConfig struct {
 	Store      string   `toml:"store,omitempty" comment:"sqlite, in this folder, or postgres://user@host/database of the keeper's own"`
 	Socket     string   `toml:"socket,omitempty" comment:"Unix socket; who may ask is told by user id."`
 
-	Listen    *keeperListen    `toml:"listen,omitempty"`
-	Grants    []grantConfig    `toml:"grant"`
-	KEK       kekConfig        `toml:"kek"`
-	KEKOld    []kekConfig      `toml:"kek_old,omitempty"`
+	Listen *keeperListen `toml:"listen,omitempty"`
+	Grants []grantConfig `toml:"grant"`
+	KEK    kekConfig     `toml:"kek"`
+	KEKOld []kekConfig   `toml:"kek_old,omitempty"`
+
+	KEKStandby    *kekConfig  `toml:"kek_standby,omitempty" comment:"A second KEK, of the next identities that are made ahead."`
+	KEKStandbyOld []kekConfig `toml:"kek_standby_old,omitempty"`
+
 	Keys      keysConfig       `toml:"keys,omitempty"`
 	Operators []operatorConfig `toml:"operator,omitempty"`
 	Witnesses []witnessConfig  `toml:"witness,omitempty"`
@@ -73,7 +77,7 @@ const allGateway = "all-gateway"
 type kekConfig struct {
 	Driver         string `toml:"driver" comment:"file (for trying out), transit or pkcs11"`
 	File           string `toml:"file,omitempty"`
-	PassphraseFile string `toml:"passphrase_file,omitempty" comment:"Without it: the credential kek-passphrase of the service manager."`
+	PassphraseFile string `toml:"passphrase_file,omitempty" comment:"Without it: the credential kek-passphrase of the service manager; of standbys kek-standby-passphrase."`
 
 	Address   string `toml:"address,omitempty"` // transit
 	Mount     string `toml:"mount,omitempty"`
@@ -85,7 +89,7 @@ type kekConfig struct {
 	Module  string `toml:"module,omitempty"` // pkcs11
 	Token   string `toml:"token,omitempty"`
 	PINFile string `toml:"pin_file,omitempty"`
-	Label   string `toml:"label,omitempty" comment:"Of the key; sallyport-kek-<region> without."`
+	Label   string `toml:"label,omitempty" comment:"Of the key; sallyport-kek-<region> without, of standbys sallyport-kek-standby-<region>."`
 }
 
 // keysConfig says where new keys are made.
@@ -193,10 +197,13 @@ func (c keeperConfig) check() error {
 	if len(c.Grants) == 0 {
 		return errors.New("there is no [[grant]]: nobody may ask this keeper for anything")
 	}
-	for _, k := range append([]kekConfig{c.KEK}, c.KEKOld...) {
+	for _, k := range c.keks() {
 		if err := k.check(); err != nil {
 			return err
 		}
+	}
+	if c.KEKStandby == nil && len(c.KEKStandbyOld) > 0 {
+		return errors.New("there is a [[kek_standby_old]] and no [kek_standby] to rotate to")
 	}
 	return c.checkPeople()
 }
@@ -226,6 +233,26 @@ func (c keeperConfig) checkPeople() error {
 		return nil
 	}
 	return fmt.Errorf("[keys] driver %q is neither software nor pkcs11", c.Keys.Driver)
+}
+
+// keks are all that the settings name.
+func (c *keeperConfig) keks() []*kekConfig {
+	all := []*kekConfig{&c.KEK}
+	for i := range c.KEKOld {
+		all = append(all, &c.KEKOld[i])
+	}
+	return append(all, c.standbyKEKs()...)
+}
+
+// standbyKEKs are those of standbys, the one in force first.
+func (c *keeperConfig) standbyKEKs() (all []*kekConfig) {
+	if c.KEKStandby != nil {
+		all = append(all, c.KEKStandby)
+	}
+	for i := range c.KEKStandbyOld {
+		all = append(all, &c.KEKStandbyOld[i])
+	}
+	return all
 }
 
 func (k kekConfig) check() error {
@@ -300,11 +327,7 @@ func (c *keeperConfig) place(dir string) {
 			paths = append(paths, &c.ACME.DNS.KeyFile)
 		}
 	}
-	keks := []*kekConfig{&c.KEK}
-	for i := range c.KEKOld {
-		keks = append(keks, &c.KEKOld[i])
-	}
-	for _, k := range keks {
+	for _, k := range c.keks() {
 		paths = append(paths, &k.File, &k.PassphraseFile, &k.TokenFile, &k.CA, &k.PINFile)
 	}
 	for i := range c.Witnesses {

@@ -51,6 +51,9 @@ func TestKeeperSettings(t *testing.T) {
 		"DNS, no key":       {goodKeeper + "[acme]\ndirectory = \"https://ca\"\n[acme.dns]\nserver = \"ns\"\n", "[acme.dns] needs"},
 		"DNS, no CA":        {goodKeeper + "[acme.dns]\nserver = \"ns\"\nkey_file = \"k\"\n", "[acme] needs directory"},
 		"DNS":               {goodKeeper + "[acme]\ndirectory = \"https://ca\"\n[acme.dns]\nserver = \"ns\"\nkey_file = \"k\"\ncheck = [\"a\"]\n", ""},
+		"standbys":          {goodKeeper + "[kek_standby]\ndriver = \"transit\"\naddress = \"https://b:8200\"\nkey = \"k\"\ntoken_file = \"t\"\n", ""},
+		"standbys, half":    {goodKeeper + "[kek_standby]\ndriver = \"pkcs11\"\n", "module"},
+		"nothing to go to":  {goodKeeper + "[[kek_standby_old]]\ndriver = \"file\"\nfile = \"x\"\n", "no [kek_standby]"},
 		"negative":          {"pool = -1\n" + goodKeeper, "negative"},
 	} {
 		_, err := parseKeeperConfig([]byte(c.text), "keeper.toml")

@@ -117,13 +117,18 @@ func writeKeeperFolder(dir string, c keeperConfig) error {
 // folder.
 func newPassphrase(dir string, c kekConfig) (seal.Secret, error) {
 	if c.PassphraseFile != passphraseName {
-		return passphrase(c.PassphraseFile)
+		return passphrase(c.PassphraseFile, passphraseCredential, "[kek]")
 	}
+	return generatePassphrase(filepath.Join(dir, passphraseName))
+}
+
+// generatePassphrase writes one that nobody can guess into a file.
+func generatePassphrase(path string) (seal.Secret, error) {
 	var b [24]byte
 	rand.Read(b[:])
 	text := []byte(base64.RawURLEncoding.EncodeToString(b[:]))
-	err := writeSynced(filepath.Join(dir, passphraseName), slices.Concat(text, []byte("\n")), 0o600)
-	return seal.NewSecret(bytes.Clone(text)), fault.Wrap(fault.Invalid, "keeper init", err)
+	err := writeSynced(path, slices.Concat(text, []byte("\n")), 0o600)
+	return seal.NewSecret(bytes.Clone(text)), fault.Wrap(fault.Invalid, "passphrase", err)
 }
 
 func syncFolder(dir string) error {

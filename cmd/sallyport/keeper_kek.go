@@ -11,6 +11,23 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/keeper/seal"
 )
 
+// openStandbyKEK opens one KEK of a region's standbys. It may be away: a token
+// and a service are asked when they are needed, and so is a file.
+func openStandbyKEK(region string, c kekConfig, modules *pkcs11.Modules) (seal.KEK, error) {
+	if c.Driver == "file" {
+		return seal.NewUsedKEKFile(region, c.File, func() (seal.Secret, error) { return passphrase(c.PassphraseFile, standbyCredential, "[kek_standby]") })
+	}
+	return openKEK(region, c.ofStandbys(region), modules)
+}
+
+// ofStandbys has its own label in a token: one key must not be both.
+func (c kekConfig) ofStandbys(region string) kekConfig {
+	if c.Label == "" {
+		c.Label = "sallyport-kek-standby-" + region
+	}
+	return c
+}
+
 // openKEK opens one KEK of a region.
 func openKEK(region string, c kekConfig, modules *pkcs11.Modules) (seal.KEK, error) {
 	switch c.Driver {
@@ -53,7 +70,7 @@ func openKEKFile(region string, c kekConfig) (seal.KEK, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Missing, "kek", err)
 	}
-	phrase, err := passphrase(c.PassphraseFile)
+	phrase, err := passphrase(c.PassphraseFile, passphraseCredential, "[kek]")
 	if err != nil {
 		return nil, err
 	}
@@ -61,21 +78,24 @@ func openKEKFile(region string, c kekConfig) (seal.KEK, error) {
 	return seal.OpenKEKFile(region, file, phrase)
 }
 
-// passphraseCredential is the name under which the service manager hands it
-// over (systemd.exec(5), LoadCredential=).
-const passphraseCredential = "kek-passphrase"
+// Names under which the service manager hands passphrases over
+// (systemd.exec(5), LoadCredential=).
+const (
+	passphraseCredential = "kek-passphrase"
+	standbyCredential    = "kek-standby-passphrase"
+)
 
 // passphrase reads the passphrase: from the file named, or from the credential
 // of the service manager. It is never in the environment or an argument, where
 // others could read it.
-func passphrase(path string) (seal.Secret, error) {
+func passphrase(path, credential, setting string) (seal.Secret, error) {
 	if path == "" {
 		dir := os.Getenv("CREDENTIALS_DIRECTORY")
 		if dir == "" {
 			return seal.Secret{}, fault.New(fault.Missing, "", "there is no passphrase for the KEK").
-				WithHint("Set passphrase_file in [kek], or LoadCredential=" + passphraseCredential + ":FILE in the unit.")
+				WithHint("Set passphrase_file in " + setting + ", or LoadCredential=" + credential + ":FILE in the unit.")
 		}
-		path = filepath.Join(dir, passphraseCredential)
+		path = filepath.Join(dir, credential)
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {

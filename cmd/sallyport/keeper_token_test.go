@@ -28,6 +28,7 @@ func TestKeeperOnToken(t *testing.T) {
 	t.Cleanup(modules.Close)
 	cfg := newKeeperConfig("us", "gw.test", nil, nil)
 	cfg.KEK = kekConfig{Driver: "pkcs11", Module: hsm.Module, Token: hsm.Label, PINFile: hsm.PINFile}
+	cfg.KEKStandby = &kekConfig{Driver: "pkcs11", Module: hsm.Module, Token: hsm.Label, PINFile: hsm.PINFile}
 	cfg.Keys = keysConfig{Driver: "pkcs11", Module: hsm.Module, Token: hsm.Label, PINFile: hsm.PINFile}
 	if err := cfg.check(); err != nil {
 		t.Fatal(err)
@@ -39,6 +40,7 @@ func TestKeeperOnToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	must(t, modules.CreateKEK(t.Context(), "us", cfg.KEKStandby.ofStandbys("us").token()))
 	dir := t.TempDir()
 	c, err := cfg.keeper(dir, slog.New(slog.DiscardHandler), &modules)
 	if err != nil {
@@ -97,6 +99,11 @@ func TestKeeperOnToken(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 
+	next, err := k.IssueIdentity(ctx, peer, act.Issue{Context: about("smtp-client"), Epoch: 2, Standby: true})
+	if err != nil || !next.Apart || s.StandbyKEK == s.KEK || s.StandbyDriver != "pkcs11" {
+		t.Fatalf("%v, %+v, %v", next.Apart, s, err)
+	}
+
 	hsm.Away(t)
 	modules.Close() // a module that is loaded knows its files by heart
 	if err := shake(); !fault.Is(err, fault.Later) || fault.HintOf(err) == "" {
@@ -110,5 +117,9 @@ func TestKeeperOnToken(t *testing.T) {
 		if !fault.Is(err, fault.Later) || time.Now().After(end) {
 			t.Fatal(err)
 		}
+	}
+	move := act.Move{Context: about("smtp-client"), Identity: next.ID, To: act.Staged}
+	if next, err = k.MoveIdentity(ctx, peer, move); err != nil || next.Apart {
+		t.Errorf("the standby: %v, %v", next.Apart, err)
 	}
 }

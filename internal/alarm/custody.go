@@ -59,6 +59,8 @@ func fixOf(kind string) string {
 		return "The gateway asked for what it may not have: find out why (ledger search), and whether it is still yours."
 	case "rate":
 		return "A key is used more often than its connection can need: find out by whom (ledger search)."
+	case "standby":
+		return "Bring back what [kek_standby] of the keeper's settings names, unless it is kept away on purpose."
 	}
 	return "Look at the keeper's log and at doctor."
 }

@@ -208,8 +208,14 @@ func begin(ctx context.Context, k Keeper, e *entry, purpose string, have []act.I
 	mine := ofPurpose(have, purpose)
 	usable := slices.DeleteFunc(slices.Clone(mine), func(i act.Identity) bool { return tainted(mine, i.Epoch) })
 	first := pick(usable, act.Issued)
-	if first == nil {
-		first = pick(usable, act.Wanted)
+	if first != nil {
+		_, err := k.MoveIdentity(ctx, *first, act.Active)
+		if !first.Apart || !fault.Is(err, fault.Later) {
+			return err
+		}
+		first = nil // a standby that can't be taken out of where it lies
+	} else if first = pick(usable, act.Wanted); first != nil && first.Apart {
+		first = nil // its issuer is not asked while it can't be opened
 	}
 	if first == nil {
 		q := act.Issue{Issuer: e.issuerOf(purpose)}

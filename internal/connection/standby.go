@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 )
 
@@ -137,12 +138,54 @@ func (r *Registry) tendStandby(ctx context.Context, k Keeper, e *entry, purpose 
 	if err := endAll(ctx, k, plan.spare); err != nil || plan.issue == nil {
 		return err
 	}
-	plan.issue.Issuer = e.issuerOf(purpose)
+	if why, err := standbysAway(ctx, k); err != nil || why != "" {
+		return err // people are told by the keeper; the next Care asks again
+	}
+	plan.issue.Issuer, plan.issue.Standby = e.issuerOf(purpose), true
 	made, err := k.IssueIdentity(ctx, e.Tenant, e.Name, purpose, *plan.issue)
 	if err != nil || made.State != act.Issued || plan.old == nil {
 		return err
 	}
 	return endAll(ctx, k, []act.Identity{*plan.old})
+}
+
+// standbysAway is "", or why a keeper neither makes nor uses standbys now.
+func standbysAway(ctx context.Context, k Keeper) (string, error) {
+	s, err := k.Status(ctx)
+	return s.StandbyAway, err
+}
+
+// ready is a successor that can be used now, nil for none.
+func (c *change) ready(ctx context.Context, p Pair) (*act.Identity, error) {
+	for {
+		next := c.successor(p)
+		if next == nil || !next.Apart {
+			return next, nil
+		}
+		usable, err := c.takeOut(ctx, next)
+		if err != nil || usable {
+			return next, err
+		}
+		if c.unready == nil {
+			c.unready = map[string]bool{}
+		}
+		c.unready[next.ID] = true
+	}
+}
+
+// takeOut stages a standby that lies apart; false when the keeper can't open it
+// now. A keeper that is away itself says so to what follows.
+func (c *change) takeOut(ctx context.Context, i *act.Identity) (bool, error) {
+	if i.State == act.Wanted { // its key signs the request for the certificate
+		why, err := standbysAway(ctx, c.k)
+		return why == "", err
+	}
+	err := c.move(ctx, i.ID, act.Staged)
+	if fault.Is(err, fault.Later) && ctx.Err() == nil {
+		c.c.Log.Warn("a standby can't be used now, so a new identity is asked for", "tenant", c.e.Tenant, "connection", c.e.Name, "identity", i.ID, "error", err)
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // untell has Microsoft take the active identity alone, where changes that were

@@ -24,6 +24,8 @@ type change struct {
 	asked bool // for the administrator's rights, once a step
 	g     *grant
 	gErr  error
+
+	unready map[string]bool // standbys that can't be used now
 }
 
 // grant is the administrator's rights; nil without an error where there are
@@ -84,11 +86,15 @@ func (c *change) step(ctx context.Context) (replacementEvent, error) {
 }
 
 // issue gets the successors: one that is there already (an earlier try, or a
-// standby of quiet times), else a new one.
+// standby of quiet times), else a new one. A standby that lies apart is taken out
+// of there at once: when that can't be, a new one is not waited for long.
 func (c *change) issue(ctx context.Context) error {
 	for i := range c.p.Identities {
 		pair := &c.p.Identities[i]
-		next := c.successor(*pair)
+		next, err := c.ready(ctx, *pair)
+		if err != nil {
+			return err
+		}
 		if next == nil {
 			q := act.Issue{Issuer: c.e.issuerOf(pair.Purpose)}
 			if c.keepsName(*pair) {
@@ -133,7 +139,7 @@ func (c *change) keepsName(p Pair) bool {
 func (c *change) successor(p Pair) *act.Identity {
 	mine := ofPurpose(c.all, p.Purpose)
 	fits := func(i act.Identity) bool {
-		if i.ID == p.From || i.State == act.Issued && !counts(i, c.now()) {
+		if i.ID == p.From || c.unready[i.ID] || i.State == act.Issued && !counts(i, c.now()) {
 			return false
 		}
 		if c.keepsName(p) {

@@ -21,6 +21,7 @@ const (
 	alarmRotation = "rotation"
 	alarmImport   = "import"
 	alarmRenewal  = "renewal"
+	alarmStandby  = "standby" // the KEK of standbys is away
 )
 
 // mostAlarms are kept in memory; all of them are in the ledger.

@@ -139,14 +139,23 @@ func (k *Keeper) rebind(ctx context.Context, tenant, connection string, to act.B
 		return err
 	}
 	text := bindingText(to)
+	lost := map[string]bool{}
 	for _, r := range all {
-		if err := k.reseal(ctx, r, text); err != nil {
+		kept, err := k.reseal(ctx, r, text)
+		if err != nil {
 			return err
 		}
+		lost[r.id] = !kept
 	}
 	defer k.signers.drop(tenant, connection)
 	return k.door.Change(ctx, func(tx store.KeeperTx) error {
 		for _, r := range all {
+			if lost[r.id] {
+				if _, err := tx.Exec(updateLost, k.now().UnixMicro(), []byte{}, lostWords, r.id); err != nil {
+					return err
+				}
+				continue
+			}
 			if _, err := tx.Exec(updateSeal, r.handle, r.marker, r.binding, r.id); err != nil {
 				return err
 			}
@@ -161,43 +170,56 @@ func (k *Keeper) rebind(ctx context.Context, tenant, connection string, to act.B
 	})
 }
 
+// lostWords is why a standby ended with a change of its connection's binding.
+const lostWords = "not sealed for the new partner: the KEK of standbys was away"
+
 // reseal moves what is sealed in a row to another binding. What lies in a token
-// has its name sealed, so that both kinds of handles are alike here.
-func (k *Keeper) reseal(ctx context.Context, r *identity, binding string) error {
+// has its name sealed, so that both kinds of handles are alike here. A standby
+// whose KEK is away is not kept: the order that asks for it counts once, and a
+// standby can be made again.
+func (k *Keeper) reseal(ctx context.Context, r *identity, binding string) (kept bool, err error) {
 	dk, err := k.seals.key(ctx, r.tenant)
 	if err != nil {
-		return err
+		return false, err
 	}
 	next := *r
 	next.binding = binding
-	for _, c := range []struct {
-		kind seal.Kind
-		blob *[]byte
-	}{{seal.PrivateKey, &next.handle}, {seal.Marker, &next.marker}} {
-		from, err := r.place(k.c.Region, c.kind)
-		if err != nil {
-			return err
+	if next.marker, err = k.resealOne(dk, r, &next, seal.Marker, r.marker); err != nil {
+		return false, err
+	}
+	if dk, err = k.sealerOf(ctx, r); err != nil {
+		if r.sealer != "" && fault.Is(err, fault.Later) {
+			return false, nil
 		}
-		to, err := next.place(k.c.Region, c.kind)
-		if err != nil {
-			return err
-		}
-		if *c.blob, err = moveSealed(dk, from, to, *c.blob); err != nil {
-			return err
-		}
+		return false, err
+	}
+	if next.handle, err = k.resealOne(dk, r, &next, seal.PrivateKey, r.handle); err != nil {
+		return false, err
 	}
 	*r = next
-	return nil
+	return true, nil
+}
+
+func (k *Keeper) resealOne(dk *seal.DataKey, r, next *identity, kind seal.Kind, blob []byte) ([]byte, error) {
+	from, err := r.place(k.c.Region, kind)
+	if err != nil {
+		return nil, err
+	}
+	to, err := next.place(k.c.Region, kind)
+	if err != nil {
+		return nil, err
+	}
+	return moveSealed(dk, from, dk, to, blob)
 }
 
 // moveSealed opens a blob at one place and seals it at another.
-func moveSealed(dk *seal.DataKey, from, to seal.Place, blob []byte) ([]byte, error) {
-	secret, err := dk.Open(from, blob)
+func moveSealed(by *seal.DataKey, from seal.Place, under *seal.DataKey, to seal.Place, blob []byte) ([]byte, error) {
+	secret, err := by.Open(from, blob)
 	if err != nil {
 		return nil, err
 	}
 	defer secret.Wipe()
-	return dk.Seal(to, secret)
+	return under.Seal(to, secret)
 }
 
 // checkBinding refuses what can be no partner.

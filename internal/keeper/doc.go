@@ -15,6 +15,9 @@
 //     are for ever;
 //   - a binding is given once, and changed by an order only;
 //   - a frozen keeper does nothing but tell how it stands and take orders;
+//   - where there is a KEK of standbys, the key of an identity made as one is
+//     opened for its making and for the move that takes it into use, and nothing
+//     else waits for that KEK;
 //   - all of it is of one region.
 //
 // Callers: the roof (the process sallyport keeper), through keeper/wire.

@@ -20,9 +20,9 @@ func (r *rig) identities(t testing.TB, states ...string) {
 	t.Helper()
 	for _, one := range states {
 		id, state, _ := strings.Cut(one, " ")
-		r.edit(t, `INSERT INTO keeper_identity (id, tenant, connection, purpose, epoch, name, state, issuer, driver, algorithm, handle, binding, chain, sha256,
+		r.edit(t, `INSERT INTO keeper_identity (id, tenant, connection, purpose, epoch, name, state, issuer, driver, algorithm, handle, sealer, binding, chain, sha256,
 			not_before, not_after, announced, explanation, marker, created_at, changed_at)
-			VALUES ($1, 'acme', 'mailbox', 'smtp-client', 1, 'n', $2, 'builtin', 'software', 'ecdsa-p256', $3, '{}', '', '', 0, 0, 0, '', $3, 0, 0)`, id, state, []byte("x"))
+			VALUES ($1, 'acme', 'mailbox', 'smtp-client', 1, 'n', $2, 'builtin', 'software', 'ecdsa-p256', $3, '', '{}', '', '', 0, 0, 0, '', $3, 0, 0)`, id, state, []byte("x"))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"hash/maphash"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type identity struct {
 	state                           act.IdentityState
 	issuer, driver, algorithm       string
 	handle                          []byte
+	sealer                          string // what the handle is sealed under: "" or standbySealer
 	binding                         string // JSON of the binding that the handle is sealed at
 	chain                           string // PEM
 	sha256                          string
@@ -41,21 +43,26 @@ type identity struct {
 // fields are the columns, to be scanned into.
 func (r *identity) fields() []any {
 	return []any{&r.id, &r.tenant, &r.connection, &r.purpose, &r.epoch, &r.name, &r.state, &r.issuer, &r.driver, &r.algorithm,
-		&r.handle, &r.binding, &r.chain, &r.sha256, &r.notBefore, &r.notAfter, &r.announced, &r.explanation, &r.marker, &r.created, &r.changed}
+		&r.handle, &r.sealer, &r.binding, &r.chain, &r.sha256, &r.notBefore, &r.notAfter, &r.announced, &r.explanation, &r.marker, &r.created, &r.changed}
 }
 
 // values are the columns, to be inserted.
 func (r *identity) values() []any {
 	return []any{r.id, r.tenant, r.connection, r.purpose, int64(r.epoch), r.name, string(r.state), r.issuer, r.driver, r.algorithm,
-		r.handle, r.binding, r.chain, r.sha256, r.notBefore, r.notAfter, r.announced, r.explanation, r.marker, r.created, r.changed}
+		r.handle, r.sealer, r.binding, r.chain, r.sha256, r.notBefore, r.notAfter, r.announced, r.explanation, r.marker, r.created, r.changed}
 }
 
 // place is where something of the row is sealed. Everything that says what the
 // key is for is in it, so that a row of which any of that was edited does not
-// open.
+// open. The key of a standby is in the name of its tenant's standbys; its marker
+// is the tenant's like any other, since ends and lists need no second KEK.
 func (r *identity) place(region string, kind seal.Kind) (seal.Place, error) {
 	b, err := readBinding(r.binding)
-	return seal.Place{Region: region, Tenant: r.tenant, Connection: r.connection, Purpose: r.purpose, Kind: kind, Epoch: r.epoch, Binding: b}, err
+	tenant := r.tenant
+	if kind == seal.PrivateKey && r.sealer != "" {
+		tenant = standbyTenant(r.tenant)
+	}
+	return seal.Place{Region: region, Tenant: tenant, Connection: r.connection, Purpose: r.purpose, Kind: kind, Epoch: r.epoch, Binding: b}, err
 }
 
 // of reports whether the row is of that place.
@@ -68,7 +75,7 @@ func (r *identity) told() act.Identity {
 	got := act.Identity{
 		ID: r.id, Tenant: r.tenant, Connection: r.connection, Purpose: r.purpose, Epoch: r.epoch, Name: r.name, State: r.state,
 		SHA256: r.sha256, Issuer: r.issuer, Driver: r.driver, Chain: chainOf(r.chain), CreatedAt: moment(r.created), ChangedAt: moment(r.changed),
-		Explanation: r.explanation,
+		Explanation: r.explanation, Apart: r.sealer != "",
 	}
 	if r.tenant == hostsTenant {
 		got.Tenant = ""
@@ -165,8 +172,8 @@ func readMarker(dk *seal.DataKey, place seal.Place, blob []byte) (bool, error) {
 	return secret.Bytes()[0]&1 == 1, nil
 }
 
-// mark seals what a row must not be edited in: its state, its id, and whether
-// it is a decoy. What has ended has no marker, so that nothing brings it back.
+// mark seals what a row must not be edited in: its state, its id, what its key
+// is sealed under, and whether it is a decoy. What has ended has no marker, so that nothing brings it back.
 func (k *Keeper) mark(ctx context.Context, r *identity, state act.IdentityState, decoy bool) ([]byte, error) {
 	if ended(state) {
 		return []byte{}, nil
@@ -179,16 +186,16 @@ func (k *Keeper) mark(ctx context.Context, r *identity, state act.IdentityState,
 	if err != nil {
 		return nil, err
 	}
-	plain := markText(r.id, state, decoy)
+	plain := markText(r.id, state, r.sealer, decoy)
 	secret := seal.NewSecret(plain[:])
 	defer secret.Wipe()
 	return dk.Seal(p, secret)
 }
 
 // markText is a marker's plaintext: a decoy or not, and the rest of a sum over
-// id and state.
-func markText(id string, state act.IdentityState, decoy bool) (plain [markerSize]byte) {
-	sum := sha256.Sum256([]byte(id + " " + string(state)))
+// id, state and sealer, none of which has a space.
+func markText(id string, state act.IdentityState, sealer string, decoy bool) (plain [markerSize]byte) {
+	sum := sha256.Sum256([]byte(id + " " + string(state) + " " + sealer))
 	copy(plain[:], sum[:])
 	plain[0] = 0
 	if decoy {
@@ -215,11 +222,15 @@ func (k *Keeper) isDecoy(ctx context.Context, r *identity) (bool, error) {
 	}
 	defer secret.Wipe()
 	for _, decoy := range []bool{false, true} {
-		if want := markText(r.id, r.state, decoy); bytes.Equal(want[:], secret.Bytes()) {
+		if want := markText(r.id, r.state, r.sealer, decoy); bytes.Equal(want[:], secret.Bytes()) {
 			return decoy, nil
 		}
 	}
-	return false, edited(op, "identity "+r.id+" is "+string(r.state)+" in the database, and the keeper did not make it that")
+	what := string(r.state)
+	if r.sealer != "" {
+		what += " and sealed as " + strconv.Quote(clip(r.sealer))
+	}
+	return false, edited(op, "identity "+r.id+" is "+what+" in the database, and the keeper did not make it that")
 }
 
 // remark is the marker of a row that is about to get another state. Nothing is
@@ -232,7 +243,11 @@ func (k *Keeper) remark(ctx context.Context, r *identity, to act.IdentityState) 
 	if err != nil {
 		return nil, err
 	}
-	return k.mark(ctx, r, to, decoy)
+	next := *r
+	if takesOut(r, to) {
+		next.sealer = ""
+	}
+	return k.mark(ctx, &next, to, decoy)
 }
 
 // driverName is what a driver calls itself in rows.

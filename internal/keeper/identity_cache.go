@@ -237,7 +237,7 @@ func (k *Keeper) load(ctx context.Context, r *identity) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	dk, err := k.seals.key(ctx, r.tenant)
+	dk, err := k.sealerOf(ctx, r)
 	if err != nil {
 		return nil, err
 	}

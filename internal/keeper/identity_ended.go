@@ -56,7 +56,7 @@ func (k *Keeper) destroyKey(ctx context.Context, r *identity) error {
 		if err != nil {
 			return err
 		}
-		dk, err := k.seals.key(ctx, r.tenant)
+		dk, err := k.sealerOf(ctx, r)
 		if err != nil {
 			return err
 		}

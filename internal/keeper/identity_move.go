@@ -143,13 +143,19 @@ func (k *Keeper) move(ctx context.Context, p plan) error {
 	// Dropped whatever becomes of the commit: nobody may know.
 	defer k.signers.drop(p.of.tenant, p.of.connection)
 	now := k.now().UnixMicro()
-	markers, err := k.markersOf(ctx, p)
+	next, err := k.sealedOf(ctx, p)
 	if err != nil {
 		return err
 	}
 	return k.door.Change(ctx, func(tx store.KeeperTx) error {
 		for i, w := range p.ways {
-			n, err := tx.Exec(updateState, string(w.to), now, markers[i], w.id, string(w.from))
+			var n int64
+			var err error
+			if h := next[i].handle; h != nil {
+				n, err = tx.Exec(updateTaken, string(w.to), now, next[i].marker, h, w.id, string(w.from))
+			} else {
+				n, err = tx.Exec(updateState, string(w.to), now, next[i].marker, w.id, string(w.from))
+			}
 			if err != nil {
 				return err
 			}
@@ -161,17 +167,27 @@ func (k *Keeper) move(ctx context.Context, p plan) error {
 	})
 }
 
-// markersOf are the markers that a plan's rows get.
-func (k *Keeper) markersOf(ctx context.Context, p plan) ([][]byte, error) {
-	markers := make([][]byte, len(p.ways))
+// resealed is what a row gets with its next state.
+type resealed struct {
+	marker []byte
+	handle []byte // of a standby that is taken into use; nil: it stays
+}
+
+// sealedOf is what a plan's rows get. A marker that does not open stops it
+// before a standby's key is opened.
+func (k *Keeper) sealedOf(ctx context.Context, p plan) ([]resealed, error) {
+	next := make([]resealed, len(p.ways))
 	for i, w := range p.ways {
 		r, err := k.row(ctx, selectByID, w.id)
+		if err == nil {
+			next[i].marker, err = k.remark(ctx, r, w.to)
+		}
+		if err == nil && takesOut(r, w.to) {
+			next[i].handle, err = k.standbys.takeOut(ctx, r)
+		}
 		if err != nil {
 			return nil, err
 		}
-		if markers[i], err = k.remark(ctx, r, w.to); err != nil {
-			return nil, err
-		}
 	}
-	return markers, nil
+	return next, nil
 }

@@ -3,12 +3,12 @@ package keeper
 import "github.com/sallyport-mail/sallyport/internal/store"
 
 // identityColumns are in the order of identity.fields.
-const identityColumns = `id, tenant, connection, purpose, epoch, name, state, issuer, driver, algorithm, handle, binding,
+const identityColumns = `id, tenant, connection, purpose, epoch, name, state, issuer, driver, algorithm, handle, sealer, binding,
 	chain, sha256, not_before, not_after, announced, explanation, marker, created_at, changed_at`
 
 const (
 	insertIdentity store.KeeperSQL = `INSERT INTO keeper_identity (` + identityColumns + `)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`
 	selectByID          store.KeeperSQL = `SELECT ` + identityColumns + ` FROM keeper_identity WHERE id = $1`
 	selectByCertificate store.KeeperSQL = `SELECT ` + identityColumns + ` FROM keeper_identity WHERE sha256 = $1 AND sha256 <> ''`
 	selectActive        store.KeeperSQL = `SELECT ` + identityColumns + ` FROM keeper_identity
@@ -39,7 +39,13 @@ const (
 	// A state is changed only where it is still what was looked at.
 	updateIssued store.KeeperSQL = `UPDATE keeper_identity
 		SET state = 'issued', chain = $1, sha256 = $2, not_before = $3, not_after = $4, changed_at = $5, marker = $6 WHERE id = $7 AND state = 'wanted'`
-	updateState  store.KeeperSQL = `UPDATE keeper_identity SET state = $1, changed_at = $2, marker = $3 WHERE id = $4 AND state = $5`
+	updateState store.KeeperSQL = `UPDATE keeper_identity SET state = $1, changed_at = $2, marker = $3 WHERE id = $4 AND state = $5`
+	// updateTaken is updateState of a standby that is taken into use.
+	updateTaken store.KeeperSQL = `UPDATE keeper_identity
+		SET state = $1, changed_at = $2, marker = $3, handle = $4, sealer = '' WHERE id = $5 AND state = $6 AND sealer = 'standby'`
+	// updateLost retires a standby that could not be sealed at another binding.
+	updateLost store.KeeperSQL = `UPDATE keeper_identity
+		SET state = 'retired', changed_at = $1, marker = $2, explanation = $3 WHERE id = $4 AND sealer = 'standby'`
 	updateGiveUp store.KeeperSQL = `UPDATE keeper_identity
 		SET state = 'retired', explanation = $1, changed_at = $2, marker = $3 WHERE id = $4 AND state = 'wanted'`
 	updateRelease store.KeeperSQL = `UPDATE keeper_identity SET state = 'retired', changed_at = $1, marker = $2

@@ -64,18 +64,23 @@ type wish struct {
 	life   time.Duration
 	issuer string
 	decoy  bool
+	// standby: its key is sealed under the KEK of standbys, where there is one.
+	standby bool
 }
 
 // IssueIdentity makes a key and a certificate of a connection.
 func (k *Keeper) IssueIdentity(ctx context.Context, p wire.Peer, q act.Issue) (act.Identity, error) {
 	w := wish{id: ulid.Make().String(), seat: seat{q.Tenant, q.Connection, q.Purpose},
-		epoch: q.Epoch, renew: q.Renew, life: time.Duration(q.LifeSeconds) * time.Second, issuer: q.Issuer}
+		epoch: q.Epoch, renew: q.Renew, life: time.Duration(q.LifeSeconds) * time.Second, issuer: q.Issuer, standby: q.Standby}
 	return carryOut(ctx, k, task{peer: p, name: act.IssueIdentity, about: q.Context, subject: w.id}, func(ctx context.Context) (act.Identity, error) {
 		if err := ours(q.Context); err != nil {
 			return act.Identity{}, err
 		}
 		if isMail(w.purpose) {
 			w.issuer = selfIssued
+		}
+		if w.standby && isMail(w.purpose) {
+			return act.Identity{}, fault.New(fault.Invalid, "keeper.Issue", "no standby is made of a key for messages").WithHint("Issue the next one when it is needed.")
 		}
 		by, err := k.issuer(w.issuer)
 		if err != nil {
@@ -158,6 +163,9 @@ func (k *Keeper) want(ctx context.Context, w wish, issuer string) (*identity, cr
 	now := k.now().UnixMicro()
 	r := &identity{id: w.id, tenant: w.tenant, connection: w.connection, purpose: w.purpose, state: act.Wanted,
 		issuer: issuer, algorithm: string(algorithm), binding: binding, created: now, changed: now}
+	if w.standby && k.standbys.configured() {
+		r.sealer = standbySealer
+	}
 	if err := k.nameIt(ctx, r, w); err != nil {
 		return nil, nil, err
 	}
@@ -267,19 +275,20 @@ func label() string {
 	return string(b)
 }
 
-// makeKey makes a row's key and marker.
+// makeKey makes a row's key and marker. The key of a standby is none of the
+// pool's: those have lain under the region's KEK, and an old copy still has them.
 func (k *Keeper) makeKey(ctx context.Context, r *identity, a keys.Algorithm, decoy bool) (crypto.PublicKey, error) {
 	p, err := r.place(k.c.Region, seal.PrivateKey)
 	if err != nil {
 		return nil, err
 	}
-	dk, err := k.seals.key(ctx, r.tenant)
+	dk, err := k.sealerOf(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	r.driver = driverName(k.c.Driver)
 	var made keys.Made
-	if a == keys.RSA2048 && k.pool != nil && r.driver == driverName(keys.Software{}) {
+	if a == keys.RSA2048 && k.pool != nil && r.driver == driverName(keys.Software{}) && r.sealer == "" {
 		made, err = k.pool.Take(ctx, dk, p)
 	} else {
 		made, err = k.c.Driver.Make(ctx, dk, p, a)

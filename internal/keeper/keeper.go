@@ -29,6 +29,9 @@ type Config struct {
 	// KEKs opens data keys; the first is the one in force, under which new data
 	// keys are wrapped and to which an order may rotate the others.
 	KEKs []seal.KEK
+	// StandbyKEKs are the same for the data keys of standby identities; none of
+	// them is one of KEKs. Without any, standbys are sealed like the others.
+	StandbyKEKs []seal.KEK
 	// Driver is where new keys are made; nil is keys.Software.
 	Driver keys.Driver
 	// Drivers load keys that were made by others, by name.
@@ -73,6 +76,8 @@ type Keeper struct {
 	rotation  rotation
 	sightings sightings
 	frozen    freezing
+	standbys  standbys
+	apart     rotation // of the KEK of standbys
 
 	signers   signers
 	places    places
@@ -107,7 +112,12 @@ func New(ctx context.Context, c Config) (*Keeper, error) {
 	k.out.init(k)
 	k.openings.init(k)
 	k.refusals.init(k)
-	k.rotation.init(k)
+	k.rotation.init(k, regionRing(c.KEKs))
+	k.apart.init(k, standbyRing(c.StandbyKEKs))
+	k.standbys.init(k)
+	if err := k.standbys.twice(); err != nil {
+		return nil, err
+	}
 	k.initIdentities()
 	for _, step := range []func(context.Context) error{k.openLedger, k.openFrozen, k.openBreaker, k.openOrders, k.openRotation, k.openHeld} {
 		if err := step(ctx); err != nil {
@@ -133,7 +143,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	outCtx, endOut := context.WithCancel(context.WithoutCancel(ctx))
 	defer endOut()
 	out.Go(func() { k.out.run(outCtx) })
-	for _, work := range []func(context.Context){k.openings.run, k.refusals.run, k.rotation.run, k.stand, k.runHeld} {
+	for _, work := range []func(context.Context){k.openings.run, k.refusals.run, k.rotation.run, k.apart.run, k.stand, k.runHeld} {
 		all.Go(func() { work(ctx) })
 	}
 	all.Wait()
@@ -173,7 +183,7 @@ func (k *Keeper) runHeld(ctx context.Context) {
 		}
 	}
 	var all sync.WaitGroup
-	for _, work := range []func(context.Context){k.runAuthority, k.runHosts, k.runPool, k.runAdvice, k.runAwaited, k.runEnded} {
+	for _, work := range []func(context.Context){k.runAuthority, k.runHosts, k.runPool, k.runAdvice, k.runAwaited, k.runEnded, k.standbys.run} {
 		all.Go(func() { work(ctx) })
 	}
 	all.Wait()

@@ -36,7 +36,7 @@ type report struct {
 // releases, again and again, opens what is left, and finds it whole.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
-	kek := keptKEK(t, dir)
+	kek, second := keptKEK(t, dir, "kek"), keptKEK(t, dir, "second")
 	rounds := 4
 	if testing.Short() {
 		rounds = 1
@@ -50,7 +50,7 @@ func TestKill(t *testing.T) {
 		for _, r := range told {
 			last[r.ID] = r.To
 		}
-		r := openRig(t, dir, kek, func(c *Config) {
+		r := openRig(t, dir, kek, apart(second), func(c *Config) {
 			c.Now = func() time.Time { return time.Now().Add(11 * time.Minute) }
 		})
 		n := r.loadable(t)
@@ -61,9 +61,9 @@ func TestKill(t *testing.T) {
 }
 
 // keptKEK is a KEK that the next process opens too.
-func keptKEK(t testing.TB, dir string) seal.KEK {
+func keptKEK(t testing.TB, dir, name string) seal.KEK {
 	t.Helper()
-	path, pass := filepath.Join(dir, "kek"), func() seal.Secret { return seal.NewSecret([]byte("a passphrase")) }
+	path, pass := filepath.Join(dir, name), func() seal.Secret { return seal.NewSecret([]byte("a passphrase")) }
 	file, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
 		if file, err = seal.NewKEKFile("us", pass(), seal.Cost{Passes: 1, MemoryKB: 19 << 10, Lanes: 1}); err == nil {
@@ -118,7 +118,7 @@ func TestKillStorm(t *testing.T) {
 	if dir == "" {
 		t.Skip("only as a child of TestKill")
 	}
-	r := openRig(t, dir, keptKEK(t, dir), func(c *Config) { c.Pool = 2 })
+	r := openRig(t, dir, keptKEK(t, dir, "kek"), apart(keptKEK(t, dir, "second")), func(c *Config) { c.Pool = 2 })
 	var all sync.WaitGroup
 	for i := range killTenants {
 		all.Go(func() { r.storm(t, fmt.Sprintf("tenant%d", i)) })
@@ -161,7 +161,7 @@ func (r *rig) storm(t *testing.T, tenant string) {
 		}
 		switch n := rand.IntN(20); {
 		case n < 6:
-			q := act.Issue{Context: of(tenant, ofClient)}
+			q := act.Issue{Context: of(tenant, ofClient), Standby: n%2 == 0}
 			if n == 0 {
 				q.Purpose = app
 			}
@@ -217,6 +217,9 @@ func (r *rig) sound(t *testing.T, told map[string]act.IdentityState) {
 		}
 		if active[at] > 1 || shownAt[at] > mostShown {
 			t.Errorf("%v: %d active, %d shown", at, active[at], shownAt[at])
+		}
+		if one.sealer != "" && shown(one.state) {
+			t.Errorf("%s is %s and lies apart", one.id, one.state)
 		}
 		if one.state == act.Wanted {
 			t.Errorf("%s is still wanted", one.id)

@@ -25,8 +25,14 @@ const (
 	insertNonce store.KeeperSQL = `INSERT INTO keeper_nonce (nonce, not_after) VALUES ($1, $2)`
 	sweepNonces store.KeeperSQL = `DELETE FROM keeper_nonce WHERE not_after < $1`
 
-	countKEKs     store.KeeperSQL = `SELECT kek, COUNT(*) FROM keeper_datakey GROUP BY kek ORDER BY kek`
-	selectUnder   store.KeeperSQL = `SELECT tenant, blob FROM keeper_datakey WHERE kek = $1 AND tenant > $2 ORDER BY tenant LIMIT $3`
+	// Each ring has its own rows: a rotation sees none of the other's.
+	countKEKs   store.KeeperSQL = `SELECT kek, COUNT(*) FROM keeper_datakey WHERE tenant NOT LIKE 'standby:%' GROUP BY kek ORDER BY kek`
+	selectUnder store.KeeperSQL = `SELECT tenant, blob FROM keeper_datakey
+		WHERE kek = $1 AND tenant > $2 AND tenant NOT LIKE 'standby:%' ORDER BY tenant LIMIT $3`
+	countStandbyKEKs   store.KeeperSQL = `SELECT kek, COUNT(*) FROM keeper_datakey WHERE tenant LIKE 'standby:%' GROUP BY kek ORDER BY kek`
+	selectStandbyUnder store.KeeperSQL = `SELECT tenant, blob FROM keeper_datakey
+		WHERE kek = $1 AND tenant > $2 AND tenant LIKE 'standby:%' ORDER BY tenant LIMIT $3`
+
 	updateDataKey store.KeeperSQL = `UPDATE keeper_datakey SET kek = $3, blob = $4 WHERE tenant = $1 AND kek = $2`
 
 	deleteState store.KeeperSQL = `DELETE FROM keeper_state WHERE name = $1`

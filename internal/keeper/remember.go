@@ -15,6 +15,7 @@ const (
 	rememberLedgerKey = "ledger-key" // sealed
 	rememberBreaker   = "breaker"
 	rememberRotation  = "rotation"
+	rememberApart     = "rotation-standby"
 	rememberFrozen    = "frozen"
 	rememberRoot      = "root"     // certificate
 	rememberIssuer    = "issuer"   // sealed

@@ -28,9 +28,11 @@ type rotationState struct {
 	Failed int64  `json:"failed"` // that did not open
 }
 
-// rotation brings data keys under the KEK in force, while they are used.
+// rotation brings the data keys of one ring under its KEK in force, while they
+// are used. That of standbys waits for its KEK by itself.
 type rotation struct {
 	k    *Keeper
+	of   ring
 	wake chan struct{}
 
 	mu    sync.Mutex
@@ -40,7 +42,21 @@ type rotation struct {
 	why   string // why it does not go on
 }
 
-func (r *rotation) init(k *Keeper) { r.k, r.wake, r.wait = k, make(chan struct{}, 1), rotationPause }
+func (r *rotation) init(k *Keeper, of ring) {
+	r.k, r.of, r.wake, r.wait = k, of, make(chan struct{}, 1), rotationPause
+}
+
+// rotations is "", or how far those of both rings are.
+func (k *Keeper) rotations() string {
+	text, apart := k.rotation.progress(), k.apart.progress()
+	if apart != "" {
+		apart = "standbys " + apart
+	}
+	if text != "" && apart != "" {
+		text += "; "
+	}
+	return text + apart
+}
 
 // progress is "", or how far a rotation is.
 func (r *rotation) progress() string {
@@ -69,34 +85,61 @@ func (r *rotation) set(s *rotationState, done int64, why string) {
 	r.state, r.done, r.why = s, done, why
 }
 
-// openRotation goes on with one that a process before this has begun.
+// openRotation goes on with what a process before this has begun.
 func (k *Keeper) openRotation(ctx context.Context) error {
+	if err := k.rotation.open(ctx); err != nil {
+		return err
+	}
+	return k.apart.open(ctx)
+}
+
+func (r *rotation) open(ctx context.Context) error {
 	var s rotationState
-	there, err := k.recall(ctx, rememberRotation, &s)
+	there, err := r.k.recall(ctx, r.of.remember, &s)
 	if err != nil || !there {
 		return err
 	}
-	left, _, err := k.under(ctx, s.To)
+	left, _, err := r.under(ctx, s.To)
 	if err != nil {
 		return err
 	}
-	k.rotation.set(&s, s.Total-left, "")
-	k.rotation.wake <- struct{}{}
+	r.set(&s, s.Total-left, "")
+	r.wake <- struct{}{}
 	return nil
 }
 
-// rotate begins a rotation to the KEK that the order names.
-func (k *Keeper) rotate(ctx context.Context, o operator.Order) (act.Ordered, error) {
-	const op = "keeper.Rotate"
-	to := k.c.KEKs[0].ID()
-	if k.rotation.is(to) {
-		return act.Ordered{}, fault.New(fault.Conflict, op, "that rotation is under way: "+k.rotation.progress()).WithHint("Look at its status.")
+// inForce is the id of the KEK that a rotation leads to, "" for none.
+func (r *rotation) inForce() string {
+	if len(r.of.keks) == 0 {
+		return ""
 	}
+	return r.of.keks[0].ID()
+}
+
+// rotate begins a rotation to the KEK that the order names: that of the region,
+// or that of standbys.
+func (k *Keeper) rotate(ctx context.Context, o operator.Order) (act.Ordered, error) {
+	if apart := k.apart.inForce(); apart != "" && o.Subject == apart {
+		return k.apart.begin(ctx, o)
+	}
+	return k.rotation.begin(ctx, o)
+}
+
+func (r *rotation) begin(ctx context.Context, o operator.Order) (act.Ordered, error) {
+	const op = "keeper.Rotate"
+	to := r.inForce()
 	if o.Subject != to {
-		return act.Ordered{}, fault.New(fault.Conflict, op, "the KEK in force is "+to).
+		text := "the KEK in force is " + to
+		if apart := r.k.apart.inForce(); apart != "" {
+			text += ", that of standbys " + apart
+		}
+		return act.Ordered{}, fault.New(fault.Conflict, op, text).
 			WithHint("Name the new KEK first in the keeper's settings and the old one after it, start the keeper, then sign an order with the new one's id as its subject.")
 	}
-	left, away, err := k.under(ctx, to)
+	if r.is(to) {
+		return act.Ordered{}, fault.New(fault.Conflict, op, "that rotation is under way: "+r.progress()).WithHint("Look at its status.")
+	}
+	left, away, err := r.under(ctx, to)
 	if err != nil {
 		return act.Ordered{}, err
 	}
@@ -105,12 +148,12 @@ func (k *Keeper) rotate(ctx context.Context, o operator.Order) (act.Ordered, err
 			WithHint("Name that KEK in the keeper's settings, after the one in force.")
 	}
 	s := rotationState{To: to, Total: left}
-	if err := k.remember(ctx, rememberRotation, s); err != nil {
+	if err := r.k.remember(ctx, r.of.remember, s); err != nil {
 		return act.Ordered{}, err
 	}
-	k.rotation.set(&s, 0, "")
+	r.set(&s, 0, "")
 	select {
-	case k.rotation.wake <- struct{}{}:
+	case r.wake <- struct{}{}:
 	default:
 	}
 	return act.Ordered{Text: fmt.Sprintf("%d data keys go under the KEK %s; status says how far it is", left, to)}, nil
@@ -118,9 +161,9 @@ func (k *Keeper) rotate(ctx context.Context, o operator.Order) (act.Ordered, err
 
 // under counts the data keys under other KEKs than to, and names one of those
 // that the keeper was not given.
-func (k *Keeper) under(ctx context.Context, to string) (left int64, away string, err error) {
+func (r *rotation) under(ctx context.Context, to string) (left int64, away string, err error) {
 	const op = "keeper.Rotate"
-	rows, err := k.door.Query(ctx, countKEKs)
+	rows, err := r.k.door.Query(ctx, r.of.count)
 	if err != nil {
 		return 0, "", err
 	}
@@ -135,7 +178,7 @@ func (k *Keeper) under(ctx context.Context, to string) (left int64, away string,
 			continue
 		}
 		left += n
-		if _, err := k.seals.kek(id); err != nil {
+		if _, err := r.of.kek(id); err != nil {
 			away = id
 		}
 	}
@@ -175,23 +218,27 @@ func (r *rotation) all(ctx context.Context) error {
 	r.mu.Lock()
 	s := *r.state
 	r.mu.Unlock()
-	to := r.k.c.KEKs[0]
-	if to.ID() != s.To {
+	if r.inForce() != s.To {
 		return fault.New(fault.Later, "keeper.Rotate", "the KEK in force is not "+s.To+" any more").
 			WithHint("Put it first in the keeper's settings, or order a rotation to the one that is.")
 	}
 	if err := r.mayGoOn(); err != nil {
 		return err
 	}
-	left, _, err := r.k.under(ctx, s.To)
+	left, _, err := r.under(ctx, s.To)
 	if err != nil {
 		return err
 	}
 	s.Failed = 0
 	next := s.Total - left // the next to have an entry before it
-	for _, from := range r.k.c.KEKs[1:] {
+	to := r.of.keks[0]
+	for _, from := range r.of.keks[1:] {
 		if from.ID() == s.To {
 			continue
+		}
+		if from.ID() == "" {
+			return fault.New(fault.Later, "keeper.Rotate", "an old KEK was not there since the keeper began").
+				WithHint("Put back what the keeper's settings name.")
 		}
 		if err := r.from(ctx, &s, from, to, &next); err != nil {
 			return err
@@ -219,7 +266,7 @@ func (r *rotation) from(ctx context.Context, s *rotationState, from, to seal.KEK
 }
 
 func (r *rotation) read(ctx context.Context, kek, after string) ([]seal.Wrapped, error) {
-	rows, err := r.k.door.Query(ctx, selectUnder, kek, after, rotationBatch)
+	rows, err := r.k.door.Query(ctx, r.of.under, kek, after, rotationBatch)
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +331,7 @@ func (r *rotation) end(ctx context.Context, s rotationState) error {
 		return err
 	}
 	err := r.k.door.Change(ctx, func(tx store.KeeperTx) error {
-		_, err := tx.Exec(deleteState, rememberRotation)
+		_, err := tx.Exec(deleteState, r.of.remember)
 		return err
 	})
 	if err == nil {
@@ -294,5 +341,5 @@ func (r *rotation) end(ctx context.Context, s rotationState) error {
 }
 
 func (r *rotation) enter(ctx context.Context, s *rotationState, outcome string) error {
-	return r.k.enter(ctx, ledger.Entry{Act: operator.RotateKEK, Subject: s.To, Purpose: "rotation", Outcome: outcome})
+	return r.k.enter(ctx, ledger.Entry{Act: operator.RotateKEK, Subject: s.To, Purpose: r.of.what, Outcome: outcome})
 }

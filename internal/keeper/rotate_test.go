@@ -168,7 +168,7 @@ func (r *rig) manyTenants(t testing.TB, n int) {
 // keks counts data keys by KEK.
 func (r *rig) keks(t testing.TB, id string) int64 {
 	t.Helper()
-	left, _, err := r.under(t.Context(), id)
+	left, _, err := r.rotation.under(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,9 +24,14 @@ func (k *Keeper) Status(ctx context.Context, p wire.Peer, _ act.Plain) (act.Stat
 	kek := k.c.KEKs[0].Describe()
 	s := act.State{
 		Region: k.c.Region, KEK: kek.ID, KEKDriver: kek.Driver, KeyDriver: driverName(k.c.Driver),
-		Rotation: k.rotation.progress(), Frozen: k.frozen.reason(), Breaker: string(k.breaker.Now().State),
+		Rotation: k.rotations(), Frozen: k.frozen.reason(), Breaker: string(k.breaker.Now().State),
 		LedgerKeys: k.logKeys, Alarms: k.alarms.recent(),
 	}
+	if k.standbys.configured() {
+		apart := k.c.StandbyKEKs[0].Describe()
+		s.StandbyKEK, s.StandbyDriver = apart.ID, apart.Driver
+	}
+	s.StandbyAway = k.standbys.reason()
 	if root := k.Root(); root != nil {
 		s.Root = root.Raw
 	}
@@ -52,6 +57,13 @@ func (k *Keeper) custody(p wire.Peer) (string, []string) {
 	if d := k.c.KEKs[0].Describe(); d.OnHost {
 		custody = custodyNone
 		why = append(why, "The KEK lies on the keeper's own host ("+d.Detail+"): whoever has the disk and its passphrase has every key. Use OpenBao or Vault Transit, or a PKCS#11 token.")
+	}
+	// Of one that lies beside the region's own there is nothing more to say.
+	if k.standbys.configured() && custody == custodyKept {
+		if d := k.c.StandbyKEKs[0].Describe(); d.OnHost {
+			custody = custodyNone
+			why = append(why, "The KEK of standbys lies on the keeper's own host ("+d.Detail+"): whoever has the disk and its passphrase has every standby. Use another key of OpenBao or Vault Transit, or another PKCS#11 token.")
+		}
 	}
 	if k.c.SameUser || p.Local && int(p.UID) == os.Getuid() {
 		custody = custodyNone

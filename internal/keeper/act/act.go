@@ -200,6 +200,9 @@ type Issue struct {
 	Renew       uint64 `json:"renew,omitempty"`
 	LifeSeconds int    `json:"life_s,omitempty"` // 0: the issuer's usual
 	Issuer      string `json:"issuer,omitempty"` // "" or "builtin": the region's own CA; "acme"
+	// Standby: it is made ahead, and its key is sealed under the KEK of standbys
+	// where the keeper has one.
+	Standby bool `json:"standby,omitempty"`
 }
 
 // IdentityState is where an identity stands in its life (docs/states.md).
@@ -238,6 +241,9 @@ type Identity struct {
 	ChangedAt   time.Time  `json:"changed_at"`
 	Announced   *time.Time `json:"announced,omitempty"` // when the issuer advises renewal (ARI), if it says
 	Explanation string     `json:"explanation,omitempty"`
+	// Apart: its key is sealed under the KEK of standbys, and is taken out of
+	// there by the move to staged or active.
+	Apart bool `json:"apart,omitempty"`
 }
 
 // IdentityList is in order of tenant, connection, purpose, epoch and id.
@@ -381,12 +387,18 @@ type Alarm struct {
 
 // State is how the keeper is.
 type State struct {
-	Region     string          `json:"region"`
-	Custody    string          `json:"custody"`     // "none" while everything lies under one user on one host, else "kept"
-	Why        []string        `json:"why"`         // what doctor says about it
-	KEK        string          `json:"kek"`         // id of the one in force
-	KEKDriver  string          `json:"kek_driver"`  // file, transit, pkcs11
-	KeyDriver  string          `json:"key_driver"`  // software, pkcs11
+	Region    string   `json:"region"`
+	Custody   string   `json:"custody"`    // "none" while everything lies under one user on one host, else "kept"
+	Why       []string `json:"why"`        // what doctor says about it
+	KEK       string   `json:"kek"`        // id of the one in force
+	KEKDriver string   `json:"kek_driver"` // file, transit, pkcs11
+	KeyDriver string   `json:"key_driver"` // software, pkcs11
+	// Of the KEK of standbys: its id ("" while a file that holds it was not seen),
+	// its driver ("" for none), and "" or why it can't be used.
+	StandbyKEK    string `json:"standby_kek"`
+	StandbyDriver string `json:"standby_kek_driver"`
+	StandbyAway   string `json:"standby_away"`
+
 	Rotation   string          `json:"rotation"`    // "", or how far a KEK rotation is: "12000 of 36100"
 	Frozen     string          `json:"frozen"`      // "", or why nothing is done
 	Breaker    string          `json:"breaker"`     // watching, campaign, tripped

@@ -47,6 +47,11 @@ type Keeper struct {
 	all      []*Held
 	secrets  map[string]client.Credential
 	used     int // RSA keys
+
+	// Apart: it has a second KEK for standbys, which SetStandbysAway takes
+	// away.
+	Apart   bool
+	awayWhy string
 }
 
 // Held is an identity with its key.
@@ -83,6 +88,13 @@ func (c *Keeper) SetAway(away bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.away = away
+}
+
+// SetStandbysAway takes the KEK of standbys away, or brings it back with "".
+func (c *Keeper) SetStandbysAway(why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.awayWhy = why
 }
 
 // BindConnection is of connection.Keeper.
@@ -133,6 +145,9 @@ func (c *Keeper) IssueIdentity(_ context.Context, tenant, connection, purpose st
 	h, err := c.Make(name, purpose)
 	if err != nil {
 		return act.Identity{}, err
+	}
+	if h.Apart = q.Standby && c.Apart; h.Apart && c.awayWhy != "" {
+		return act.Identity{}, fault.New(fault.Later, "keeper", c.awayWhy)
 	}
 	h.Tenant, h.Connection, h.Purpose, h.Epoch, h.Name, h.State = tenant, connection, purpose, q.Epoch, name, act.Issued
 	if q.Issuer == "acme" {
@@ -269,6 +284,12 @@ func (c *Keeper) MoveIdentity(_ context.Context, of act.Identity, to act.Identit
 	}
 	if !slices.Contains(moves()[h.State], to) {
 		return act.Identity{}, fault.New(fault.Conflict, "keeper", "an identity that is "+string(h.State)+" does not become "+string(to))
+	}
+	if h.Apart && (to == act.Active || to == act.Staged) {
+		if c.awayWhy != "" {
+			return act.Identity{}, fault.New(fault.Later, "keeper", c.awayWhy)
+		}
+		h.Apart = false
 	}
 	if to == act.Active {
 		for _, o := range c.all {
@@ -429,7 +450,7 @@ func (c *Keeper) Status(context.Context) (act.State, error) {
 		return act.State{}, err
 	}
 	defer unlock()
-	return act.State{Region: "us", Root: c.Root.Raw}, nil
+	return act.State{Region: "us", Root: c.Root.Raw, StandbyAway: c.awayWhy}, nil
 }
 
 // Secrets is how many secrets are kept.

@@ -4,7 +4,8 @@
 -- columns, so that an edited or swapped row does not open.
 
 -- A tenant's data key under the region's KEK. Tenants with a colon are the
--- region's own: region:ledger, region:authority, region:hosts, region:pool.
+-- region's own: region:ledger, region:authority, region:hosts, region:pool; and
+-- standby:<tenant> is a tenant's second data key, under the KEK of standbys.
 CREATE TABLE keeper_datakey (
     tenant TEXT PRIMARY KEY,
     kek    TEXT NOT NULL,
@@ -24,7 +25,9 @@ CREATE TABLE keeper_binding (
 -- handle is the sealed PKCS#8, or the sealed name of an object in a token;
 -- binding is the one that the handle was sealed at. chain is PEM. marker is
 -- sealed in every row that has not ended, and says in as many bytes whether it
--- is a decoy, and of which id and state the row is.
+-- is a decoy, and of which id, state and sealer the row is. sealer says what the
+-- handle is sealed under: nothing for the tenant's data key, standby for that of
+-- its standbys.
 CREATE TABLE keeper_identity (
     id          TEXT PRIMARY KEY,
     tenant      TEXT NOT NULL,
@@ -37,6 +40,7 @@ CREATE TABLE keeper_identity (
     driver      TEXT NOT NULL,
     algorithm   TEXT NOT NULL,
     handle      BLOB NOT NULL,
+    sealer      TEXT NOT NULL,
     binding     TEXT NOT NULL,
     chain       TEXT NOT NULL,
     sha256      TEXT NOT NULL,
