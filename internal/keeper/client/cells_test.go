@@ -24,8 +24,9 @@ type cell struct {
 	mu     sync.Mutex
 	last   string
 	// hold, when there is one, is called before a certificate is given.
-	hold func()
-	srv  *http.Server
+	hold     func()
+	srv      *http.Server
+	listener net.Listener
 }
 
 func (c *cell) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -66,7 +67,7 @@ func newCells(t *testing.T) (*Cells, map[string]*cell) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.srv = &http.Server{Handler: c}
+		c.srv, c.listener = &http.Server{Handler: c}, l
 		go c.srv.Serve(l)
 		t.Cleanup(func() { c.srv.Close() })
 		if keepers[region], err = NewRemote(RemoteConfig{Region: region, Socket: socket}); err != nil {
@@ -192,6 +193,7 @@ func TestReachable(t *testing.T) {
 		t.Error("not reachable while it is there")
 	}
 	cells["us"].srv.Close()
+	cells["us"].listener.Close() // Serve may not have begun, and then it is not the server's yet
 	if r.Reachable(t.Context()) {
 		t.Error("reachable though it is gone")
 	}
