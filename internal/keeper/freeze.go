@@ -36,6 +36,8 @@ type freezing struct {
 	since  time.Time
 	asking bool // the witnesses have not said yet what they know
 	known  int64
+
+	keeping sync.Mutex // of the file with the newest checkpoint
 	// overruled are witnesses that operators have decided against: what they
 	// know of the log as it was does not freeze it again.
 	overruled map[string]bool
@@ -73,8 +75,10 @@ func (k *Keeper) mayAct() error {
 // openFrozen compares what the database says with what is known beside it.
 func (k *Keeper) openFrozen(ctx context.Context) error {
 	var s frozenState
-	if _, err := k.recall(ctx, rememberFrozen, &s); err != nil {
-		return err
+	if k.memory.doubt() == "" {
+		if _, err := k.recall(ctx, rememberFrozen, &s); err != nil {
+			return err
+		}
 	}
 	f := &k.frozen
 	f.overruled = map[string]bool{}
@@ -83,7 +87,7 @@ func (k *Keeper) openFrozen(ctx context.Context) error {
 	}
 	why := s.Why
 	var err error
-	for _, ask := range []func(context.Context) (string, error){k.unopenedWhy, k.restoredWhy, k.olderWhy} {
+	for _, ask := range []func(context.Context) (string, error){k.unopenedWhy, k.restoredWhy, k.olderWhy, k.editedWhy} {
 		if why != "" {
 			break
 		}
@@ -107,12 +111,14 @@ func (k *Keeper) unopenedWhy(context.Context) (string, error) {
 	return "the ledger does not open: " + k.unopened, nil
 }
 
+func (k *Keeper) editedWhy(context.Context) (string, error) { return k.memory.doubt(), nil }
+
 // restoredWhy looks for the marks of a backup: one in every backup itself, one
 // that somebody else may leave.
 func (k *Keeper) restoredWhy(ctx context.Context) (string, error) {
 	var at time.Time
 	there, err := k.recall(ctx, rememberRestored, &at)
-	if err != nil {
+	if err != nil && !there { // whatever it says, it is there
 		return "", err
 	}
 	if there {
@@ -193,6 +199,7 @@ func (k *Keeper) stand(ctx context.Context) {
 	for {
 		k.askWitnesses(ctx)
 		k.keepNewest()
+		k.memory.tend(ctx)
 		wait := newestEvery
 		k.frozen.mu.Lock()
 		if k.frozen.asking {
@@ -243,6 +250,8 @@ func (k *Keeper) keepNewest() {
 	if k.ledger == nil || f.reason() != "" {
 		return
 	}
+	f.keeping.Lock()
+	defer f.keeping.Unlock()
 	f.mu.Lock()
 	known, asking := f.known, f.asking
 	f.mu.Unlock()

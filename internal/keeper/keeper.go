@@ -72,6 +72,7 @@ type Keeper struct {
 	refusals refusals
 	rotation rotation
 	frozen   freezing
+	memory   memory
 
 	signers   signers
 	places    places
@@ -103,12 +104,13 @@ func New(ctx context.Context, c Config) (*Keeper, error) {
 	}
 	k := &Keeper{c: c, door: c.DB.Keeper(), watch: breaker.NewWatch(nil, c.Now)}
 	k.seals.init(k)
+	k.memory.init(k)
 	k.out.init(k)
 	k.openings.init(k)
 	k.refusals.init(k)
 	k.rotation.init(k)
 	k.initIdentities()
-	for _, step := range []func(context.Context) error{k.openLedger, k.openFrozen, k.openBreaker, k.openOrders, k.openRotation, k.openHeld} {
+	for _, step := range []func(context.Context) error{k.openLedger, k.openMemory, k.openFrozen, k.keepMemory, k.openBreaker, k.openOrders, k.openRotation, k.openHeld} {
 		if err := step(ctx); err != nil {
 			return nil, fault.Wrap(fault.KindOf(err), op, err)
 		}

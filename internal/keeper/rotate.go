@@ -283,10 +283,7 @@ func (r *rotation) end(ctx context.Context, s rotationState) error {
 	if err := r.enter(ctx, &s, outcome); err != nil {
 		return err
 	}
-	err := r.k.door.Change(ctx, func(tx store.KeeperTx) error {
-		_, err := tx.Exec(deleteState, rememberRotation)
-		return err
-	})
+	err := r.k.forget(ctx, rememberRotation)
 	if err == nil {
 		r.set(nil, 0, "")
 	}
