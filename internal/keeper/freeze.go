@@ -41,6 +41,19 @@ type freezing struct {
 	// overruled are witnesses that operators have decided against: what they
 	// know of the log as it was does not freeze it again.
 	overruled map[string]bool
+
+	halt func()        // ends the work on what is held; nil while there is none
+	over chan struct{} // a thaw
+}
+
+func (f *freezing) init() { f.over = make(chan struct{}, 1) }
+
+// untilFrozen has halt called when the keeper is frozen; false when it is.
+func (f *freezing) untilFrozen(halt func()) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.halt = halt
+	return f.why == ""
 }
 
 // frozenState is what the database remembers of it.
@@ -189,6 +202,9 @@ func continues(old, now ledger.Checkpoint, c ledger.Consistency) bool {
 func (k *Keeper) freezeNow(why string) {
 	k.frozen.mu.Lock()
 	k.frozen.why, k.frozen.asking = why, false
+	if k.frozen.halt != nil {
+		k.frozen.halt()
+	}
 	k.frozen.mu.Unlock()
 	k.alarm(alarmFrozen, "", "the keeper of region "+k.c.Region+" is frozen: "+why)
 }

@@ -143,5 +143,9 @@ func (k *Keeper) endFrozen(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.why = ""
+	select {
+	case f.over <- struct{}{}:
+	default: // it is known
+	}
 	return nil
 }
