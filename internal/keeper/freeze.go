@@ -41,6 +41,8 @@ type freezing struct {
 	// overruled are witnesses that operators have decided against: what they
 	// know of the log as it was does not freeze it again.
 	overruled map[string]bool
+	// claims are what witnesses say of the log as it was, and have not proved.
+	claims map[string]string
 
 	halt func()        // ends the work on what is held; nil while there is none
 	over chan struct{} // a thaw
@@ -230,7 +232,9 @@ func (k *Keeper) stand(ctx context.Context) {
 	}
 }
 
-// askWitnesses freezes the keeper when one knows more than there is here.
+// askWitnesses freezes the keeper when one has shown that there was more than
+// there is here. One that only says so is an alarm: it must not be able to stop
+// a region by its word.
 func (k *Keeper) askWitnesses(ctx context.Context) {
 	if k.ledger == nil || k.frozen.reason() != "" {
 		return
@@ -239,7 +243,11 @@ func (k *Keeper) askWitnesses(ctx context.Context) {
 	why, answered := "", 0
 	f := &k.frozen
 	f.mu.Lock()
+	claims := map[string]string{}
 	for _, w := range all {
+		if w.Unproven {
+			claims[w.Name] = w.Error
+		}
 		if w.Time != nil || w.Error != "" {
 			answered++
 		}
@@ -250,7 +258,14 @@ func (k *Keeper) askWitnesses(ctx context.Context) {
 	if answered == len(all) || time.Since(f.since) > witnessTime {
 		f.asking = false
 	}
+	before := f.claims
+	f.claims = claims
 	f.mu.Unlock()
+	for name, text := range claims {
+		if _, known := before[name]; !known { // once, not for each entry that comes
+			k.alarm(alarmWitness, "", text)
+		}
+	}
 	if why == "" {
 		return
 	}
