@@ -45,9 +45,16 @@ type memory struct {
 	dk     *seal.DataKey // kept open: a freeze is written down while the KEK is away
 	now    manifest
 	owed   string    // digest of a manifest that is on disk and not in the ledger yet
+	tried  *attempt  // a commit of which nobody knows whether it took
 	at     time.Time // when it was last made
 	edited string    // why the rows are not believed; "" when they are
 	taken  bool      // the rows that are not believed were made safe
+}
+
+// attempt is a manifest that may be on disk, with its digest.
+type attempt struct {
+	next manifest
+	sum  string
 }
 
 func (m *memory) init(k *Keeper) { m.k = k }
@@ -274,6 +281,9 @@ func (m *memory) commit(ctx context.Context, rows map[string]string, change func
 	if m.dk == nil {
 		return fault.New(fault.Later, op, "the data key of "+memoryTenant+" does not open").WithHint("Put its row in keeper_datakey back as it was.")
 	}
+	if err := m.resolve(ctx); err != nil {
+		return err
+	}
 	if err := m.settle(ctx); err != nil {
 		return err
 	}
@@ -293,10 +303,31 @@ func (m *memory) commit(ctx context.Context, rows map[string]string, change func
 		_, err := tx.Exec(upsertState, rememberManifest, hex.EncodeToString(blob))
 		return err
 	})
-	if err == nil {
-		m.now, m.at, m.owed = next, time.Now(), digest(blob)
+	if err != nil {
+		m.tried = &attempt{next, digest(blob)}
+		return err
 	}
-	return err
+	m.now, m.at, m.owed = next, time.Now(), digest(blob)
+	return nil
+}
+
+// resolve finds out what became of a commit that failed: it may have taken all
+// the same, as when the connection to the database was lost in it. The caller
+// holds the lock.
+func (m *memory) resolve(ctx context.Context) error {
+	if m.tried == nil {
+		return nil
+	}
+	var text string
+	err := store.Fault("keeper.Memory", m.k.door.QueryRow(ctx, selectState, rememberManifest).Scan(&text))
+	if err != nil && !fault.Is(err, fault.Missing) {
+		return err
+	}
+	if blob, err := hex.DecodeString(text); err == nil && digest(blob) == m.tried.sum {
+		m.now, m.at, m.owed = m.tried.next, time.Now(), m.tried.sum
+	}
+	m.tried = nil
+	return nil
 }
 
 // settle enters the manifest that has no entry yet.
@@ -321,6 +352,9 @@ func (m *memory) tend(ctx context.Context) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.resolve(ctx); err != nil {
+		return // the database is away
+	}
 	due := m.k.ledger.Size()-m.now.From > manifestEntries || time.Since(m.at) > manifestEvery
 	if err := m.settle(ctx); err == nil && !due {
 		return

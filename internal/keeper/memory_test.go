@@ -317,6 +317,50 @@ func TestFreezeWithoutKEK(t *testing.T) {
 	r.atRest(t, why)
 }
 
+// A commit that took though its answer was lost is found out before anything is
+// read or written; one that did not is none.
+func TestMemoryInDoubt(t *testing.T) {
+	const value = `{"state":"watching","since":"2026-01-01T00:00:00Z"}`
+	for _, took := range []bool{true, false} {
+		eachRig(t, func(t *testing.T, r *rig) {
+			m := &r.memory
+			m.mu.Lock()
+			before, rows := m.now, maps.Clone(m.now.Rows)
+			rows[rememberBreaker] = digest([]byte(value))
+			lost := errors.New("lost")
+			err := m.commit(t.Context(), rows, func(tx store.KeeperTx) error {
+				if !took {
+					return lost
+				}
+				_, err := tx.Exec(upsertState, rememberBreaker, value)
+				return err
+			})
+			if took { // as it is when the answer does not come
+				if err != nil {
+					t.Fatal(err)
+				}
+				m.tried, m.now, m.owed = &attempt{m.now, m.owed}, before, ""
+			} else if !errors.Is(err, lost) || m.tried == nil {
+				t.Fatal(err)
+			}
+			m.mu.Unlock()
+			var s breaker.Snapshot
+			there, err := r.recall(t.Context(), rememberBreaker, &s)
+			if err != nil || there != took {
+				t.Errorf("took %v: %v, %v", took, there, err)
+			}
+			if err := r.remember(t.Context(), rememberAccount, accountKey{}); err != nil {
+				t.Error(err)
+			}
+			r.end()
+			r = r.again(t)
+			if why := r.frozen.reason(); why != "" {
+				t.Errorf("took %v: %s", took, why)
+			}
+		})
+	}
+}
+
 // What is remembered in a database as it is in use is refused too.
 func TestEditedMemoryInUse(t *testing.T) {
 	r := newRig(t)

@@ -29,13 +29,19 @@ const (
 // what becomes of it.
 func (k *Keeper) recall(ctx context.Context, name string, v any) (bool, error) {
 	const op = "keeper.Recall"
+	m := &k.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.resolve(ctx); err != nil {
+		return false, err
+	}
 	var text string
 	err := k.door.QueryRow(ctx, selectState, name).Scan(&text)
 	there := !errors.Is(err, sql.ErrNoRows)
 	if err != nil && there {
 		return false, store.Fault(op, err)
 	}
-	if !k.memory.has(name, text, there) {
+	if !m.has(name, text, there) {
 		return false, edited(op, "what the keeper remembers as "+name)
 	}
 	if !there {
@@ -89,10 +95,8 @@ func (m *memory) change(ctx context.Context, name, value string) error {
 	})
 }
 
-// has reports whether a row is as the manifest has it.
+// has reports whether a row is as the manifest has it. The caller holds the lock.
 func (m *memory) has(name, text string, there bool) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.now.Rows == nil || name == rememberRestored || m.edited != "" && !m.taken {
 		return true // before it is opened, or it is frozen for what was found
 	}

@@ -4,7 +4,8 @@
 -- columns, so that an edited or swapped row does not open.
 
 -- A tenant's data key under the region's KEK. Tenants with a colon are the
--- region's own: region:ledger, region:authority, region:hosts, region:pool.
+-- region's own: region:ledger, region:authority, region:hosts, region:pool,
+-- region:memory.
 CREATE TABLE keeper_datakey (
     tenant TEXT PRIMARY KEY,
     kek    TEXT NOT NULL,
@@ -80,7 +81,8 @@ CREATE TABLE keeper_nonce (
     not_after BIGINT NOT NULL
 );
 
--- What the keeper must remember of itself: breaker, freeze, rotation.
+-- What the keeper must remember of itself: breaker, freeze, rotation, and so on.
+-- The row manifest is sealed and has the digests of the others.
 CREATE TABLE keeper_state (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
