@@ -15,6 +15,8 @@
 //     are for ever;
 //   - a binding is given once, and changed by an order only;
 //   - a frozen keeper does nothing but tell how it stands and take orders;
+//   - what it remembers of itself is what a sealed manifest says, and that is the
+//     one which the ledger has last; anything else is frozen, its breaker tripped;
 //   - all of it is of one region.
 //
 // Callers: the roof (the process sallyport keeper), through keeper/wire.
