@@ -42,7 +42,7 @@ type memory struct {
 	k *Keeper
 
 	mu     sync.Mutex
-	dk     *seal.DataKey // kept open: a freeze is written down while the KEK is away
+	dk     *seal.DataKey // of the start, kept open: a freeze is written down while the KEK is away
 	now    manifest
 	owed   string    // digest of a manifest that is on disk and not in the ledger yet
 	tried  *attempt  // a commit of which nobody knows whether it took
@@ -278,8 +278,8 @@ func (m *memory) write(ctx context.Context, what string, rows map[string]string,
 
 func (m *memory) commit(ctx context.Context, rows map[string]string, change func(store.KeeperTx) error) error {
 	const op = "keeper.Memory"
-	if m.dk == nil {
-		return fault.New(fault.Later, op, "the data key of "+memoryTenant+" does not open").WithHint("Put its row in keeper_datakey back as it was.")
+	if err := m.writable(); err != nil {
+		return err
 	}
 	if err := m.resolve(ctx); err != nil {
 		return err
@@ -308,6 +308,14 @@ func (m *memory) commit(ctx context.Context, rows map[string]string, change func
 		return err
 	}
 	m.now, m.at, m.owed = next, time.Now(), digest(blob)
+	return nil
+}
+
+// writable refuses where no manifest can be sealed.
+func (m *memory) writable() error {
+	if m.dk == nil {
+		return fault.New(fault.Later, "keeper.Memory", "the data key of "+memoryTenant+" does not open").WithHint("Put its row in keeper_datakey back as it was.")
+	}
 	return nil
 }
 

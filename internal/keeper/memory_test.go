@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -161,61 +159,6 @@ func (r *rig) said(t testing.TB, from int64, text string) bool {
 		}
 	}
 	return false
-}
-
-// An authority that was edited away is made anew by its root's key alone: a thaw
-// waits for the row or for that.
-func TestEditedAuthority(t *testing.T) {
-	s := newStaff(t)
-	r := newRig(t, s.known)
-	root, old := r.Root(), r.remembered(t)[rememberRoot]
-	r.end()
-	kept := filepath.Join(r.dir, rootKeyFile)
-	if err := os.Rename(kept, kept+".away"); err != nil {
-		t.Fatal(err)
-	}
-	r.beside(t, func(tx store.KeeperTx) error { _, err := tx.Exec(dropState, rememberRoot); return err })
-	thaw := func() error {
-		_, err := r.order(t, signOrder(t, operator.Thaw, "", nil, s.anna, s.bert))
-		return err
-	}
-	r = r.again(t)
-	if err := thaw(); !fault.Is(err, fault.Conflict) || !strings.Contains(fault.HintOf(err), rememberRoot) {
-		t.Errorf("without the root's key: %v", err)
-	}
-	r.end()
-	r.beside(t, func(tx store.KeeperTx) error { _, err := tx.Exec(upsertState, rememberRoot, old); return err })
-	r = r.again(t)
-	if err := thaw(); err != nil {
-		t.Fatalf("with the row: %v", err)
-	}
-	within(t, "it holds what it held", r.holding.Load)
-	if !r.Root().Equal(root) {
-		t.Error("the root is another")
-	}
-	r.end()
-	r.beside(t, func(tx store.KeeperTx) error { _, err := tx.Exec(dropState, rememberRoot); return err })
-	if err := os.Rename(kept+".away", kept); err != nil {
-		t.Fatal(err)
-	}
-	r = r.again(t)
-	if err := thaw(); err != nil {
-		t.Fatalf("with the root's key: %v", err)
-	}
-	within(t, "it holds an authority", r.holding.Load)
-	if now := r.Root(); now.Equal(root) || !samePublic(now.PublicKey, root.PublicKey) {
-		t.Error("the root is not of that key")
-	}
-	if i := r.to(t, r.issuedAfter(t), act.Active); i.State != act.Active {
-		t.Errorf("%+v", i)
-	}
-}
-
-// issuedAfter is an identity of a connection that is bound for it.
-func (r *rig) issuedAfter(t testing.TB) act.Identity {
-	t.Helper()
-	r.boundAll(t, "acme")
-	return r.issued(t, "acme", ofClient, 0)
 }
 
 // An older manifest does not come back when the log is cut to where it was the

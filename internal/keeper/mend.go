@@ -16,6 +16,9 @@ const actMakeRoot = "make-root"
 // next start makes it anew. That takes the root's key: without it nothing is
 // thawed, for partners trust the root that they were given.
 func (k *Keeper) mendMemory(ctx context.Context) error {
+	if err := k.memory.writable(); err != nil {
+		return err
+	}
 	bad, err := k.unfit(ctx)
 	if err != nil || len(bad) == 0 {
 		return err
