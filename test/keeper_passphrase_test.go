@@ -156,16 +156,15 @@ func TestKeeperPassphraseKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	killed := 0
-	for n, point := range []struct {
-		calls string
-		when  int
-	}{
-		{"fsync", 1}, {"renameat,rename,renameat2", 1}, {"fsync", 2}, // the KEK file: its bytes, its place, its name
-		{"fsync", 3}, {"renameat,rename,renameat2", 2}, {"fsync", 4}, // the passphrase's
-	} {
+	const place = "rename,renameat,renameat2"
+	points := []struct{ calls, path string }{
+		{"fsync", "kek.json.new"}, {place, "kek.json.new"}, {"fsync", ""},
+		{"fsync", "kek.passphrase.new"}, {place, "kek.passphrase.new"},
+	}
+	for n, point := range points {
 		old, next := k.phrase(), fmt.Sprintf("passphrase number %d", n)
 		from := put(t, next)
-		cmd := exec.Command(strace, "-f", "-o", os.DevNull, "-e", "trace="+point.calls, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", point.calls, point.when),
+		cmd := exec.Command(strace, "-f", "-o", os.DevNull, "-P", filepath.Join(k.dir, point.path), "-e", "trace="+point.calls, "-e", "inject="+point.calls+":signal=KILL",
 			binary(t), "--data", k.dir, "keeper", "passphrase", "--new-file", from)
 		out, err := cmd.CombinedOutput()
 		if err != nil && len(bytes.TrimSpace(out)) == 0 {
@@ -190,7 +189,7 @@ func TestKeeperPassphraseKilled(t *testing.T) {
 			t.Fatalf("%v: %s %v", point, got, err)
 		}
 	}
-	if killed < 6 {
+	if killed < len(points) {
 		t.Errorf("killed %d times", killed)
 	}
 	k.start()
