@@ -57,6 +57,10 @@ func TestKeeperStandbyKEK(t *testing.T) {
 	if err != nil || !ready.Apart {
 		t.Fatalf("%+v: %v", ready, err)
 	}
+	// Another passphrase of its own, while the keeper runs: standbys go on.
+	if said, err := k.passphrase("", "--standby", "--new-file", put(t, "another passphrase\n")); err != nil || !strings.Contains(said, word) {
+		t.Errorf("%v: %s", err, said)
+	}
 	backup := filepath.Join(t.TempDir(), "us.tar")
 	if said, err := exec.Command(binary(t), "keeper", "backup", backup, "--data", k.dir).CombinedOutput(); err != nil || !strings.Contains(string(said), "KEK of standbys, apart from the others: "+file) {
 		t.Errorf("%v: %s", err, said)

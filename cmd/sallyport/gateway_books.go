@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 	"github.com/sallyport-mail/sallyport/internal/keeper/client"
+	"github.com/sallyport-mail/sallyport/internal/keeper/operator"
 )
 
 // keepers finds the keeper of a region.
@@ -113,7 +114,16 @@ func (b *books) Status(ctx context.Context, region string) (json.RawMessage, []s
 	return s.Ledger, s.LedgerKeys, err
 }
 
+// Order refuses what is said to the keeper alone, also from programs that are
+// not this command line. What can't be read is left to the keeper to refuse.
 func (b *books) Order(ctx context.Context, region string, order []byte) (api.Ordered, error) {
+	if o, _, err := operator.Look(order); err == nil {
+		if why := notByGateway(o); why != "" {
+			return api.Ordered{}, fault.New(fault.Denied, "books.Order", why+", which the gateway is not to know: it was not passed on").
+				WithHint("This gateway has seen it now. Sign another, of another connection or with another secret, and hand that to the keeper itself: " +
+					"sallyport order submit FILE --socket PATH, on the keeper's host.")
+		}
+	}
 	k, err := b.keepers.Region(region)
 	if err != nil {
 		return api.Ordered{}, err

@@ -25,11 +25,12 @@ import (
 
 // keeperCmd is the keeper; init makes its folder.
 type keeperCmd struct {
-	Run       keeperRunCmd       `cmd:"" default:"withargs" help:"Run the keeper of one region; the word run may be left out. DIR is the keeper's own folder."`
-	Init      keeperInitCmd      `cmd:"" help:"Make the folder of a keeper."`
-	CreateKEK keeperCreateKEKCmd `cmd:"" name:"create-kek" help:"Make the KEK that keeper.toml names: the region's in its PKCS#11 token, or that of standbys."`
-	Backup    keeperBackupCmd    `cmd:"" help:"Copy a keeper's database into one file; the keeper may run. DIR is the keeper's own folder."`
-	Restore   keeperRestoreCmd   `cmd:"" help:"Fill an empty folder from such a file. The keeper starts frozen there."`
+	Run        keeperRunCmd        `cmd:"" default:"withargs" help:"Run the keeper of one region; the word run may be left out. DIR is the keeper's own folder."`
+	Init       keeperInitCmd       `cmd:"" help:"Make the folder of a keeper."`
+	CreateKEK  keeperCreateKEKCmd  `cmd:"" name:"create-kek" help:"Make the KEK that keeper.toml names: the region's in its PKCS#11 token, or that of standbys."`
+	Passphrase keeperPassphraseCmd `cmd:"" help:"Give the KEK file another passphrase; the keeper may run. DIR is the keeper's own folder."`
+	Backup     keeperBackupCmd     `cmd:"" help:"Copy a keeper's database into one file; the keeper may run. DIR is the keeper's own folder."`
+	Restore    keeperRestoreCmd    `cmd:"" help:"Fill an empty folder from such a file. The keeper starts frozen there."`
 }
 
 type keeperRunCmd struct {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -18,7 +19,7 @@ import (
 // issue makes the keeper ask a public CA too. The account's key is the
 // keeper's, so the issuer is made when that is open.
 func (a *acmeConfig) issue(c *keeper.Config) {
-	var issuer *acme.Issuer
+	var made atomic.Pointer[acme.Issuer]
 	log := c.Log
 	c.MoreIssuers = func(account crypto.Signer) ([]keeper.Issuer, error) {
 		settings, err := a.settings(account)
@@ -26,13 +27,16 @@ func (a *acmeConfig) issue(c *keeper.Config) {
 			return nil, err
 		}
 		settings.Log, settings.Now = log, time.Now
-		if issuer, err = acme.New(settings); err != nil {
+		issuer, err := acme.New(settings)
+		if err != nil {
 			return nil, err
 		}
+		made.Store(issuer)
 		return []keeper.Issuer{publicCA{issuer}}, nil
 	}
 	c.Challenges = func(token string) (string, bool) {
-		if issuer == nil { // a keeper whose ledger does not open gets no further
+		issuer := made.Load()
+		if issuer == nil { // a keeper that is frozen gets no further
 			return "", false
 		}
 		return issuer.Challenge(token)

@@ -97,6 +97,10 @@ func passphrase(path, credential, setting string) (seal.Secret, error) {
 		}
 		path = filepath.Join(dir, credential)
 	}
+	return readPassphrase(path)
+}
+
+func readPassphrase(path string) (seal.Secret, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return seal.Secret{}, fault.Wrap(fault.Missing, "passphrase", err)

@@ -182,7 +182,7 @@ func writeWhole(path string, fill func(io.Writer) error) (size int64, err error)
 	cannot := func(err error) error {
 		return fault.New(fault.Conflict, "", "cannot write "+path+": "+err.Error()).WithHint("Name a file in a folder that you can write to.")
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // 0600
+	f, err := besideFile(filepath.Dir(path))
 	if err != nil {
 		return 0, cannot(err)
 	}

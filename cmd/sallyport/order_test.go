@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -209,6 +211,7 @@ func TestOrderPastTheGateway(t *testing.T) {
 	if got := d.cli("order", "submit", order); got.code != exitFailed || !strings.Contains(got.err, "--socket") {
 		t.Errorf("%+v", got)
 	}
+	d.refusesByRoute(t, order, "decoy")
 	var done struct{ Text, Secret, Report string }
 	offline(t, "", "order", "submit", order, "--socket", d.cells["us"].socket, "--json").ok(t, &done)
 	if done.Text == "" || len(done.Secret) < 20 {
@@ -230,6 +233,7 @@ func TestOrderPastTheGateway(t *testing.T) {
 	}
 	release := d.path("release.json")
 	offline(t, "", "order", "make", "release-decoy", "--region", "us", "--set", "tenant=acme", "--set", "connection=old-relay", "--key", key, "--out", release).ok(t, nil)
+	d.refusesByRoute(t, release, "decoy")
 	text := offline(t, "", "order", "submit", release, "--socket", d.cells["us"].socket).ok(t, nil).out
 	if !strings.Contains(text, "release-decoy") || strings.Contains(text, "secret") {
 		t.Error(text)
@@ -240,8 +244,38 @@ func TestOrderPastTheGateway(t *testing.T) {
 	if got := d.cli("order", "submit", secret); got.code != exitFailed || !strings.Contains(got.err, "password") || strings.Contains(shown.out+got.err, "hunter2") {
 		t.Errorf("%+v %s", got, shown.out)
 	}
+	d.refusesByRoute(t, secret, "password")
 	if got := offline(t, "", "order", "submit", order, "--socket", d.path("nothing")); got.code != exitFailed || !strings.Contains(got.err, "keeper runs") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// refusesByRoute posts an order as a program of somebody else's would: it is
+// refused, and the keeper is not told of it.
+func (d *desk) refusesByRoute(t *testing.T, file, why string) {
+	t.Helper()
+	raw, err := os.ReadFile(file)
+	must(t, err)
+	token, err := os.ReadFile(d.path("operator"))
+	must(t, err)
+	before := d.cli("ledger", "search", "--act", "order", "--json").ok(t, nil).out
+	body, err := json.Marshal(map[string]any{"region": "us", "order": json.RawMessage(raw)})
+	must(t, err)
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, d.url+"/v1/orders", bytes.NewReader(body))
+	must(t, err)
+	q.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	q.Header.Set("Content-Type", "application/json")
+	answer, err := http.DefaultClient.Do(q)
+	must(t, err)
+	defer answer.Body.Close()
+	var p struct{ Detail, Hint string }
+	must(t, json.NewDecoder(answer.Body).Decode(&p))
+	if answer.StatusCode != http.StatusForbidden || answer.Header.Get("Content-Type") != "application/problem+json" ||
+		!strings.Contains(p.Detail, why) || !strings.Contains(p.Hint, "--socket") {
+		t.Errorf("%d %+v", answer.StatusCode, p)
+	}
+	if after := d.cli("ledger", "search", "--act", "order", "--json").ok(t, nil).out; after != before {
+		t.Errorf("the keeper was told: %s", after)
 	}
 }
 

@@ -17,6 +17,7 @@ const (
 	alarmBreaker = "breaker"
 	alarmIssuer  = "issuer"
 	alarmFrozen  = "frozen"
+	alarmWitness = "witness"
 
 	alarmRotation = "rotation"
 	alarmImport   = "import"

@@ -121,7 +121,7 @@ func (k *Keeper) openRoot(ctx context.Context) error {
 		return err
 	}
 	if !there {
-		err := k.own(ctx, ownAct{name: "make-root", subject: k.c.Region + "." + k.c.Base, purpose: string(sign.Issuer)}, func(ctx context.Context) error {
+		err := k.own(ctx, ownAct{name: actMakeRoot, subject: k.c.Region + "." + k.c.Base, purpose: string(sign.Issuer)}, func(ctx context.Context) error {
 			var err error
 			have, err = k.makeRoot(ctx)
 			return err

@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -34,6 +35,18 @@ func (r *rig) edit(t testing.TB, statement string, args ...any) {
 	})
 	if err != nil {
 		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// beside changes the database while the keeper is not there.
+func (r *rig) beside(t testing.TB, change func(store.KeeperTx) error) {
+	t.Helper()
+	db, err := store.OpenKeeper(t.Context(), r.at)
+	if err == nil {
+		err = errors.Join(db.Keeper().Change(t.Context(), change), db.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -18,6 +18,8 @@
 //   - where there is a KEK of standbys, the key of an identity made as one is
 //     opened for its making and for the move that takes it into use, and nothing
 //     else waits for that KEK;
+//   - what it remembers of itself is what a sealed manifest says, and that is the
+//     one which the ledger has last; anything else is frozen, its breaker tripped;
 //   - all of it is of one region.
 //
 // Callers: the roof (the process sallyport keeper), through keeper/wire.

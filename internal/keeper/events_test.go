@@ -137,6 +137,33 @@ func FuzzEvent(f *testing.F) {
 
 // A flood of refusals is one entry of each kind, with their number, and never
 // holds the wire up.
+// Who asks in the name of many tenants has some of them told apart, and the rest
+// together.
+func TestRefusedTenants(t *testing.T) {
+	r := newRig(t)
+	const many = 200
+	for i := range many {
+		r.Refused(wire.Refusal{Peer: wire.Peer{Local: true, UID: 33}, Act: "open-credential", Context: act.Context{Tenant: fmt.Sprint("t", i)}, Reason: "beyond"})
+	}
+	r.end()
+	r = r.again(t)
+	named, together, sum := 0, int64(0), int64(0)
+	for _, e := range r.entries(t) {
+		switch {
+		case !strings.HasPrefix(e.Outcome, refused):
+			continue
+		case e.Tenant != "":
+			named++
+		default:
+			together += e.Count
+		}
+		sum += e.Count
+	}
+	if named != maxRefusedTenants || together != many-maxRefusedTenants || sum != many {
+		t.Errorf("%d tenants are named, %d of %d refusals are told together", named, together, sum)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	r := newRig(t)
 	const many = 5000

@@ -36,9 +36,26 @@ type freezing struct {
 	since  time.Time
 	asking bool // the witnesses have not said yet what they know
 	known  int64
+
+	keeping sync.Mutex // of the file with the newest checkpoint
 	// overruled are witnesses that operators have decided against: what they
 	// know of the log as it was does not freeze it again.
 	overruled map[string]bool
+	// claims are what witnesses say of the log as it was, and have not proved.
+	claims map[string]string
+
+	halt func()        // ends the work on what is held; nil while there is none
+	over chan struct{} // a thaw
+}
+
+func (f *freezing) init() { f.over = make(chan struct{}, 1) }
+
+// untilFrozen has halt called when the keeper is frozen; false when it is.
+func (f *freezing) untilFrozen(halt func()) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.halt = halt
+	return f.why == ""
 }
 
 // frozenState is what the database remembers of it.
@@ -73,8 +90,10 @@ func (k *Keeper) mayAct() error {
 // openFrozen compares what the database says with what is known beside it.
 func (k *Keeper) openFrozen(ctx context.Context) error {
 	var s frozenState
-	if _, err := k.recall(ctx, rememberFrozen, &s); err != nil {
-		return err
+	if k.memory.doubt() == "" {
+		if _, err := k.recall(ctx, rememberFrozen, &s); err != nil {
+			return err
+		}
 	}
 	f := &k.frozen
 	f.overruled = map[string]bool{}
@@ -83,7 +102,7 @@ func (k *Keeper) openFrozen(ctx context.Context) error {
 	}
 	why := s.Why
 	var err error
-	for _, ask := range []func(context.Context) (string, error){k.unopenedWhy, k.restoredWhy, k.olderWhy} {
+	for _, ask := range []func(context.Context) (string, error){k.unopenedWhy, k.restoredWhy, k.olderWhy, k.editedWhy} {
 		if why != "" {
 			break
 		}
@@ -107,12 +126,14 @@ func (k *Keeper) unopenedWhy(context.Context) (string, error) {
 	return "the ledger does not open: " + k.unopened, nil
 }
 
+func (k *Keeper) editedWhy(context.Context) (string, error) { return k.memory.doubt(), nil }
+
 // restoredWhy looks for the marks of a backup: one in every backup itself, one
 // that somebody else may leave.
 func (k *Keeper) restoredWhy(ctx context.Context) (string, error) {
 	var at time.Time
 	there, err := k.recall(ctx, rememberRestored, &at)
-	if err != nil {
+	if err != nil && !there { // whatever it says, it is there
 		return "", err
 	}
 	if there {
@@ -183,6 +204,9 @@ func continues(old, now ledger.Checkpoint, c ledger.Consistency) bool {
 func (k *Keeper) freezeNow(why string) {
 	k.frozen.mu.Lock()
 	k.frozen.why, k.frozen.asking = why, false
+	if k.frozen.halt != nil {
+		k.frozen.halt()
+	}
 	k.frozen.mu.Unlock()
 	k.alarm(alarmFrozen, "", "the keeper of region "+k.c.Region+" is frozen: "+why)
 }
@@ -193,6 +217,7 @@ func (k *Keeper) stand(ctx context.Context) {
 	for {
 		k.askWitnesses(ctx)
 		k.keepNewest()
+		k.memory.tend(ctx)
 		wait := newestEvery
 		k.frozen.mu.Lock()
 		if k.frozen.asking {
@@ -207,7 +232,9 @@ func (k *Keeper) stand(ctx context.Context) {
 	}
 }
 
-// askWitnesses freezes the keeper when one knows more than there is here.
+// askWitnesses freezes the keeper when one has shown that there was more than
+// there is here. One that only says so is an alarm: it must not be able to stop
+// a region by its word.
 func (k *Keeper) askWitnesses(ctx context.Context) {
 	if k.ledger == nil || k.frozen.reason() != "" {
 		return
@@ -216,7 +243,11 @@ func (k *Keeper) askWitnesses(ctx context.Context) {
 	why, answered := "", 0
 	f := &k.frozen
 	f.mu.Lock()
+	claims := map[string]string{}
 	for _, w := range all {
+		if w.Unproven {
+			claims[w.Name] = w.Error
+		}
 		if w.Time != nil || w.Error != "" {
 			answered++
 		}
@@ -227,7 +258,14 @@ func (k *Keeper) askWitnesses(ctx context.Context) {
 	if answered == len(all) || time.Since(f.since) > witnessTime {
 		f.asking = false
 	}
+	before := f.claims
+	f.claims = claims
 	f.mu.Unlock()
+	for name, text := range claims {
+		if _, known := before[name]; !known { // once, not for each entry that comes
+			k.alarm(alarmWitness, "", text)
+		}
+	}
 	if why == "" {
 		return
 	}
@@ -243,6 +281,8 @@ func (k *Keeper) keepNewest() {
 	if k.ledger == nil || f.reason() != "" {
 		return
 	}
+	f.keeping.Lock()
+	defer f.keeping.Unlock()
 	f.mu.Lock()
 	known, asking := f.known, f.asking
 	f.mu.Unlock()

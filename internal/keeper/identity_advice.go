@@ -25,7 +25,7 @@ func (k *Keeper) runAdvice(ctx context.Context) {
 }
 
 func (k *Keeper) askAdvice(ctx context.Context) {
-	for _, i := range k.c.Issuers {
+	for _, i := range k.others.all() {
 		advisor, ok := i.(Advisor)
 		if !ok {
 			continue

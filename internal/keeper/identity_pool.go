@@ -15,6 +15,9 @@ const poolSize = 4
 // openPool has RSA keys made ahead. They are software keys: a token makes its
 // own on the spot.
 func (k *Keeper) openPool(ctx context.Context) error {
+	if k.pool.Load() != nil {
+		return nil // of before a freeze: its keys are rows
+	}
 	size := k.c.Pool
 	if size == 0 {
 		size = poolSize
@@ -26,16 +29,19 @@ func (k *Keeper) openPool(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.pool, err = keys.NewPool(keys.PoolConfig{
+	p, err := keys.NewPool(keys.PoolConfig{
 		Region: k.c.Region, Algorithm: keys.RSA2048, Size: size, Sealer: dk, Storage: spares{k.door, keys.RSA2048},
 		Failed: func(err error) { k.c.Log.Warn("keeper: no key could be made ahead", "error", err) },
 	})
+	if err == nil {
+		k.pool.Store(p)
+	}
 	return err
 }
 
 func (k *Keeper) runPool(ctx context.Context) {
-	if k.pool != nil {
-		k.pool.Run(ctx)
+	if p := k.pool.Load(); p != nil {
+		p.Run(ctx)
 	}
 }
 

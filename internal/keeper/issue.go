@@ -126,7 +126,7 @@ func (k *Keeper) issuer(name string) (Issuer, error) {
 	if name == selfIssued {
 		return mailKeys{}, nil
 	}
-	for _, i := range k.c.Issuers {
+	for _, i := range k.others.all() {
 		if i.Name() == name {
 			return i, nil
 		}
@@ -288,8 +288,8 @@ func (k *Keeper) makeKey(ctx context.Context, r *identity, a keys.Algorithm, dec
 	}
 	r.driver = driverName(k.c.Driver)
 	var made keys.Made
-	if a == keys.RSA2048 && k.pool != nil && r.driver == driverName(keys.Software{}) && r.sealer == "" {
-		made, err = k.pool.Take(ctx, dk, p)
+	if pool := k.pool.Load(); a == keys.RSA2048 && pool != nil && r.driver == driverName(keys.Software{}) && r.sealer == "" {
+		made, err = pool.Take(ctx, dk, p)
 	} else {
 		made, err = k.c.Driver.Make(ctx, dk, p, a)
 	}

@@ -78,14 +78,16 @@ type Keeper struct {
 	frozen    freezing
 	standbys  standbys
 	apart     rotation // of the KEK of standbys
+	memory    memory
 
 	signers   signers
 	places    places
 	authority authority
 	awaited   awaited
-	pool      *keys.Pool  // nil when there is none
-	warned    time.Time   // of runAuthority: when people were last told of what ends
-	holding   atomic.Bool // what is held was opened
+	others    publicIssuers
+	pool      atomic.Pointer[keys.Pool] // nil when there is none
+	warned    time.Time                 // of runAuthority: when people were last told of what ends
+	holding   atomic.Bool               // what is held was opened
 }
 
 // A keeper does all that is asked.
@@ -109,6 +111,8 @@ func New(ctx context.Context, c Config) (*Keeper, error) {
 	}
 	k := &Keeper{c: c, door: c.DB.Keeper(), watch: breaker.NewWatch(nil, c.Now)}
 	k.seals.init(k)
+	k.memory.init(k)
+	k.frozen.init()
 	k.out.init(k)
 	k.openings.init(k)
 	k.refusals.init(k)
@@ -119,7 +123,7 @@ func New(ctx context.Context, c Config) (*Keeper, error) {
 		return nil, err
 	}
 	k.initIdentities()
-	for _, step := range []func(context.Context) error{k.openLedger, k.openFrozen, k.openBreaker, k.openOrders, k.openRotation, k.openHeld} {
+	for _, step := range []func(context.Context) error{k.openLedger, k.openMemory, k.openFrozen, k.keepMemory, k.openBreaker, k.openOrders, k.openRotation, k.openHeld} {
 		if err := step(ctx); err != nil {
 			return nil, fault.Wrap(fault.KindOf(err), op, err)
 		}
@@ -171,16 +175,35 @@ func (k *Keeper) openHeld(ctx context.Context) error {
 	return nil
 }
 
-// runHeld looks after what is held, from when the keeper is not frozen any
-// more.
+// runHeld looks after what is held while the keeper is not frozen. A freeze
+// ends that, and after a thaw it is opened as at a start.
 func (k *Keeper) runHeld(ctx context.Context) {
-	for !k.holding.Load() {
-		if err := k.openHeld(ctx); err != nil {
-			k.c.Log.Error("keeper: what is held could not be opened", "error", err)
+	for ctx.Err() == nil {
+		if !k.holding.Load() {
+			if err := k.openHeld(ctx); err != nil && ctx.Err() == nil {
+				k.c.Log.Error("keeper: what is held could not be opened", "error", err)
+			}
 		}
-		if !k.holding.Load() && !sleep(ctx, time.Second) {
-			return
+		if k.holding.Load() {
+			k.workHeld(ctx)
+			k.signers.dropAll()
+			k.holding.Store(false)
+			continue
 		}
+		select {
+		case <-ctx.Done():
+		case <-k.frozen.over:
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// workHeld does so until ctx ends or the keeper is frozen.
+func (k *Keeper) workHeld(ctx context.Context) {
+	ctx, halt := context.WithCancel(ctx)
+	defer halt()
+	if !k.frozen.untilFrozen(halt) {
+		return
 	}
 	var all sync.WaitGroup
 	for _, work := range []func(context.Context){k.runAuthority, k.runHosts, k.runPool, k.runAdvice, k.runAwaited, k.runEnded, k.standbys.run} {

@@ -16,7 +16,9 @@ import (
 // openBreaker makes the breaker as it last stood.
 func (k *Keeper) openBreaker(ctx context.Context) error {
 	var s breaker.Snapshot
-	if _, err := k.recall(ctx, rememberBreaker, &s); err != nil {
+	if k.memory.doubt() != "" || k.ledger == nil {
+		s = breaker.Snapshot{State: breaker.Tripped, Since: k.now()}
+	} else if _, err := k.recall(ctx, rememberBreaker, &s); err != nil {
 		return err
 	}
 	var err error
@@ -33,7 +35,17 @@ func (k *Keeper) breakerChanged(s breaker.Snapshot) error {
 	if s.State == breaker.Tripped {
 		k.alarm(alarmBreaker, "", "the breaker of region "+k.c.Region+" has tripped: credentials stay closed until two operators lift it")
 	}
-	return k.remember(ctx, rememberBreaker, s)
+	if err := k.remember(ctx, rememberBreaker, s); err != nil {
+		return err
+	}
+	// Signed and kept beside the database at once: who cuts the end of the log
+	// off to have the breaker as it was is told by that.
+	if _, err := k.ledger.Checkpoint(ctx); err != nil {
+		k.c.Log.Error("keeper: no checkpoint was signed", "error", err)
+		return nil
+	}
+	k.keepNewest()
+	return nil
 }
 
 // uses is how often a credential was opened.

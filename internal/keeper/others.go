@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -18,10 +19,25 @@ type accountKey struct {
 	Sealed []byte `json:"sealed"`
 }
 
+// publicIssuers are the issuers beside the region's own CA; none before they are
+// opened.
+type publicIssuers struct{ list atomic.Pointer[[]Issuer] }
+
+func (o *publicIssuers) all() []Issuer {
+	if list := o.list.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
 // openIssuers makes the issuers beside the region's own CA. Their account's key
 // is sealed like any other, and made when it is wanted for the first time.
 func (k *Keeper) openIssuers(ctx context.Context) error {
+	if k.others.list.Load() != nil {
+		return nil // of before a freeze
+	}
 	if k.c.MoreIssuers == nil {
+		k.others.list.Store(&k.c.Issuers)
 		return nil
 	}
 	account, err := k.account(ctx)
@@ -32,7 +48,8 @@ func (k *Keeper) openIssuers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.c.Issuers = append(slices.Clone(k.c.Issuers), more...)
+	all := append(slices.Clone(k.c.Issuers), more...)
+	k.others.list.Store(&all)
 	return nil
 }
 

@@ -12,6 +12,9 @@ import (
 const (
 	maxRefusals   = 1024 // that wait, and different ones a minute
 	refusalsEvery = time.Minute
+	// Tenants that are told apart of what one peer asks for: whoever asks in the
+	// name of each customer has one entry for the others, and one alarm.
+	maxRefusedTenants = 16
 )
 
 // refusals sums up the requests that came no further than the wire: whoever
@@ -69,6 +72,9 @@ func (r *refusals) run(ctx context.Context) {
 
 func (r *refusals) sum(sums map[refusalKey]*refusalSum, one wire.Refusal) {
 	key := refusalKey{one.Peer.Local, one.Peer.UID, one.Peer.Certificate, string(one.Act), one.Reason, one.Context.Tenant}
+	if sums[key] == nil && key.tenant != "" && key.tenants(sums) >= maxRefusedTenants {
+		key.tenant, one.Context.Tenant, one.Context.Connection = "", "", ""
+	}
 	have := sums[key]
 	if have == nil && len(sums) >= maxRefusals {
 		r.lost.Add(1)
@@ -80,6 +86,17 @@ func (r *refusals) sum(sums map[refusalKey]*refusalSum, one wire.Refusal) {
 		r.k.alarm(alarmRefused, have.entry.Tenant, have.entry.Act+" by "+have.entry.Actor+" was refused: "+one.Reason)
 	}
 	have.count++
+}
+
+// tenants counts those of the same peer, act and reason.
+func (k refusalKey) tenants(sums map[refusalKey]*refusalSum) int {
+	n := 0
+	for other := range sums {
+		if other.tenant = k.tenant; other == k {
+			n++
+		}
+	}
+	return n
 }
 
 // entry is what the ledger is told. The names are a stranger's: they are made

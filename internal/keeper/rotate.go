@@ -330,10 +330,7 @@ func (r *rotation) end(ctx context.Context, s rotationState) error {
 	if err := r.enter(ctx, &s, outcome); err != nil {
 		return err
 	}
-	err := r.k.door.Change(ctx, func(tx store.KeeperTx) error {
-		_, err := tx.Exec(deleteState, r.of.remember)
-		return err
-	})
+	err := r.k.forget(ctx, r.of.remember)
 	if err == nil {
 		r.set(nil, 0, "")
 	}

@@ -243,7 +243,9 @@ func TestRotationKilled(t *testing.T) {
 // lift sets the breaker back, should the openings of a test have tripped it.
 func lift(t testing.TB, r *rig) {
 	t.Helper()
-	r.edit(t, `DELETE FROM keeper_state WHERE name = 'breaker'`)
+	if err := r.Keeper.forget(t.Context(), rememberBreaker); err != nil {
+		t.Fatal(err)
+	}
 	if err := r.openBreaker(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ const (
 	ledgerTenant    = "region:ledger"
 	authorityTenant = "region:authority"
 	hostsTenant     = "region:hosts"
+	memoryTenant    = "region:memory"
 )
 
 // seals opens tenants' data keys and keeps some open.

@@ -25,6 +25,9 @@ func (k *Keeper) thaw(ctx context.Context, o operator.Order) (act.Ordered, error
 	if k.frozen.reason() == "" {
 		return act.Ordered{}, fault.New(fault.Conflict, op, "the keeper is not frozen").WithHint("Look at its status.")
 	}
+	if err := k.mendMemory(ctx); err != nil {
+		return act.Ordered{}, err
+	}
 	keep := o.Parameters["keep"]
 	retired := int64(0)
 	if keep != "all" {
@@ -140,5 +143,9 @@ func (k *Keeper) endFrozen(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.why = ""
+	select {
+	case f.over <- struct{}{}:
+	default: // it is known
+	}
 	return nil
 }

@@ -32,6 +32,15 @@ type Witness interface {
 	Add(ctx context.Context, s Submission) (lines string, err error)
 }
 
+// Prover is a witness whose word alone counts for nothing, since it comes over a
+// network from somebody else: that this log was once longer, or another, it has
+// to show by a checkpoint that the log itself has signed.
+type Prover interface {
+	// Newest returns the newest checkpoint that the witness has of an origin, the
+	// whole note with the log's own signature.
+	Newest(ctx context.Context, origin string) ([]byte, error)
+}
+
 // Submission is what a witness is shown (c2sp.org/tlog-witness).
 type Submission struct {
 	Old        int64 // the size that the witness is believed to know
@@ -54,6 +63,9 @@ type WitnessStatus struct {
 	// RolledBack says that the witness has seen more of this log than there is,
 	// or another one: the database is an old copy, or two of it are in use.
 	RolledBack bool `json:"rolled_back"`
+	// Unproven says that the witness claims so and has shown no checkpoint of this
+	// log that would prove it; Error has the claim.
+	Unproven bool `json:"-"`
 }
 
 // watch is a witness with how it stands.
@@ -116,6 +128,14 @@ func (l *Ledger) submit(ctx context.Context, w *watch) error {
 	ctx, cancel := context.WithTimeout(ctx, witnessTime)
 	defer cancel()
 	lines, err := l.agree(ctx, w, c)
+	rolled, unproven := fault.Is(err, fault.Conflict), false
+	if p, ok := w.Witness.(Prover); ok && rolled {
+		if without := l.disproved(ctx, p); without != nil {
+			rolled, unproven = false, true
+			err = (&fault.Error{Kind: fault.Denied, Op: "ledger.Witness", Err: errors.New(fault.Sentence(err) + "; this is its word alone: " + fault.Sentence(without))}).
+				WithHint("Ask who runs the witness for the newest checkpoint that it has of this ledger, and compare: sallyport ledger verify --anchor.")
+		}
+	}
 	if err == nil && lines != "" {
 		err = l.door.Change(ctx, func(tx store.KeeperTx) error {
 			_, err := tx.Exec(insertCosignature, c.Size, w.Name(), lines)
@@ -126,11 +146,37 @@ func (l *Ledger) submit(ctx context.Context, w *watch) error {
 	defer w.mu.Unlock()
 	if err != nil {
 		w.status.Error = fault.Sentence(err)
-		w.status.RolledBack = fault.Is(err, fault.Conflict)
+		w.status.RolledBack, w.status.Unproven = rolled, unproven
 		return err
 	}
 	w.status = WitnessStatus{Name: w.Name(), Size: c.Size, Time: new(l.c.Now().UTC())}
 	return nil
+}
+
+// disproved returns why the newest checkpoint that a witness has does not prove
+// that this log was once longer, or another; nil when it does.
+func (l *Ledger) disproved(ctx context.Context, p Prover) error {
+	const op = "ledger.Witness"
+	raw, err := p.Newest(ctx, l.origin)
+	if err != nil {
+		return err
+	}
+	seen, err := OpenCheckpoint(raw, l.origin, l.keys)
+	if err != nil {
+		return fault.New(fault.Denied, op, "what it shows as its newest checkpoint is none that this ledger has signed")
+	}
+	f := l.committed()
+	if seen.Size > f.size {
+		return nil
+	}
+	root, err := tiles{ctx, l.door, f}.root(seen.Size)
+	if err != nil {
+		return err
+	}
+	if root != seen.Hash {
+		return nil
+	}
+	return fault.New(fault.Denied, op, fmt.Sprintf("the newest checkpoint that it shows is of %d entries, and those are here", seen.Size))
 }
 
 // agree submits a checkpoint, from the size that the witness says it knows.

@@ -3,7 +3,9 @@ package ledger
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,13 +23,14 @@ const maxAnswer = 64 << 10
 // HTTPWitness is a witness that speaks c2sp.org/tlog-witness.
 type HTTPWitness struct {
 	name   string
-	url    string
+	url    string // prefix of both calls
 	client *http.Client
 	key    note.Verifier
 }
 
-// NewHTTPWitness makes a witness at a URL (to which "/add-checkpoint" is
-// appended), with the verifier key of its cosignatures.
+// NewHTTPWitness makes a witness at a URL, with the verifier key of its
+// cosignatures. To the URL "/add-checkpoint" is appended, and for what it has
+// seen "/<hex of the SHA-256 of the origin>/checkpoint".
 func NewHTTPWitness(url, vkey string, client *http.Client) (*HTTPWitness, error) {
 	key, err := NewCosignatureVerifier(vkey)
 	if err != nil {
@@ -40,7 +43,7 @@ func NewHTTPWitness(url, vkey string, client *http.Client) (*HTTPWitness, error)
 	if client == nil {
 		client = &http.Client{Timeout: witnessTime}
 	}
-	return &HTTPWitness{name: key.Name(), url: strings.TrimSuffix(url, "/") + "/add-checkpoint", client: client, key: key}, nil
+	return &HTTPWitness{name: key.Name(), url: strings.TrimSuffix(url, "/"), client: client, key: key}, nil
 }
 
 // Name is the name of the witness's key.
@@ -54,20 +57,40 @@ func (w *HTTPWitness) Add(ctx context.Context, s Submission) (string, error) {
 		fmt.Fprintf(&body, "%s\n", base64.StdEncoding.EncodeToString(h[:]))
 	}
 	fmt.Fprintf(&body, "\n%s", s.Checkpoint.Note)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, &body)
+	response, answer, err := w.call(ctx, http.MethodPost, "/add-checkpoint", &body)
 	if err != nil {
-		return "", fault.Wrap(fault.Invalid, "ledger.Witness", err)
+		return "", err
+	}
+	return w.answer(response, string(answer), s.Checkpoint)
+}
+
+// Newest is of Prover. c2sp.org/tlog-witness leaves open how what a witness has
+// is had of it; this is a GET of the checkpoint, below its URL.
+func (w *HTTPWitness) Newest(ctx context.Context, origin string) ([]byte, error) {
+	sum := sha256.Sum256([]byte(origin))
+	response, answer, err := w.call(ctx, http.MethodGet, "/"+hex.EncodeToString(sum[:])+"/checkpoint", nil)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fault.New(fault.Later, "ledger.Witness", fmt.Sprintf("the witness %s, asked for its newest checkpoint, answers %d", w.name, response.StatusCode))
+	}
+	return answer, err
+}
+
+// call asks the witness and reads its answer, which is bounded.
+func (w *HTTPWitness) call(ctx context.Context, method, path string, body io.Reader) (*http.Response, []byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, w.url+path, body)
+	if err != nil {
+		return nil, nil, fault.Wrap(fault.Invalid, "ledger.Witness", err)
 	}
 	response, err := w.client.Do(request)
 	if err != nil {
-		return "", fault.Wrap(fault.Later, "ledger.Witness", err)
+		return nil, nil, fault.Wrap(fault.Later, "ledger.Witness", err)
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil || len(answer) > maxAnswer {
-		return "", fault.New(fault.Later, "ledger.Witness", "the answer of the witness "+w.name+" breaks off or does not end")
+		return nil, nil, fault.New(fault.Later, "ledger.Witness", "the answer of the witness "+w.name+" breaks off or does not end")
 	}
-	return w.answer(response, string(answer), s.Checkpoint)
+	return response, answer, nil
 }
 
 // answer reads a response by its status.

@@ -41,6 +41,9 @@ type onlooker struct {
 	size   int64
 	hash   tlog.Hash
 	asked  atomic.Int64
+
+	note   []byte // the newest checkpoint, shown to whoever asks
+	silent bool   // it shows none
 }
 
 func newOnlooker(t testing.TB, logKey string) (*onlooker, *HTTPWitness) {
@@ -75,6 +78,10 @@ func (o *onlooker) vkey() string {
 func (o *onlooker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if r.Method == http.MethodGet {
+		o.show(w, r)
+		return
+	}
 	o.asked.Add(1)
 	if o.answer != 0 || o.away {
 		w.WriteHeader(max(o.answer, 500))
@@ -116,8 +123,18 @@ func (o *onlooker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnprocessableEntity)
 		return
 	}
-	o.size, o.hash = c.Size, c.Hash
+	o.size, o.hash, o.note = c.Size, c.Hash, []byte(checkpoint)
 	o.cosign(w, n.Text)
+}
+
+// show answers with the newest checkpoint.
+func (o *onlooker) show(w http.ResponseWriter, r *http.Request) {
+	const origin = "sallyport.us.example.test"
+	if o.silent || r.URL.Path != fmt.Sprintf("/%x/checkpoint", sha256.Sum256([]byte(origin))) {
+		http.NotFound(w, r)
+		return
+	}
+	w.Write(o.note)
 }
 
 func (o *onlooker) cosign(w io.Writer, text string) {
@@ -167,24 +184,76 @@ func TestHTTPWitness(t *testing.T) {
 		if s, err := d.submit(); err != nil || s.Size != 307 || o.asked.Load() != asked+1 {
 			d.Errorf("%+v %v, asked %d times", s, err, o.asked.Load()-asked)
 		}
-		// It has seen more than there is.
-		o.size = 5000
+		d.fill(1)
+		last := d.sign()
+		if _, err := d.submit(); err != nil {
+			d.Fatal(err)
+		}
 		d.fill(1)
 		d.sign()
-		if s, err := d.submit(); !fault.Is(err, fault.Conflict) || !s.RolledBack || !strings.Contains(s.Error, "rolled back") {
-			d.Errorf("%+v %v", s, err)
+		stranger, _ := makeKey(d, d.l.Origin())
+		elsewhere, _ := makeKey(d, "sallyport.us.elsewhere.test")
+		other := tlog.Hash{1}
+		for _, c := range []struct {
+			name   string
+			size   int64
+			hash   tlog.Hash
+			note   []byte // nil: it shows none
+			proven bool
+			text   string
+		}{
+			{"more, and shows it", 5000, other, d.signed(d.signer, d.l.Origin(), 5000, other), true, "rolled back"},
+			{"more, by its word", 5000, other, nil, false, "answers 404"},
+			{"more, and shows what is here", 5000, other, last.Note, false, "those are here"},
+			{"more, signed by a stranger", 5000, other, d.signed(stranger, d.l.Origin(), 5000, other), false, "none that this ledger has signed"},
+			{"more, of another log", 5000, other, d.signed(elsewhere, "sallyport.us.elsewhere.test", 5000, other), false, "none that this ledger has signed"},
+			{"more, of our key under another name", 5000, other, d.signed(d.signer, "another", 5000, other), false, "none that this ledger has signed"},
+			{"more, by its own cosignature", 5000, other, o.cosigned(d.signed(stranger, d.l.Origin(), 5000, other)), false, "none that this ledger has signed"},
+			{"more, and shows no note", 5000, other, []byte("5000\n"), false, "none that this ledger has signed"},
+			{"more, without end", 5000, other, bytes.Repeat([]byte("a"), maxAnswer+2), false, "does not end"},
+			{"another log, and shows it", 300, other, d.signed(d.signer, d.l.Origin(), 300, other), true, "another ledger"},
+			{"another log, by its word", 300, other, nil, false, "another ledger"},
+			{"another log, and shows ours", 300, other, last.Note, false, "those are here"},
+			{"another of this size, and shows it", last.Size + 1, other, d.signed(d.signer, d.l.Origin(), last.Size+1, other), true, "another ledger"},
+			{"another of this size, by its word", last.Size + 1, other, nil, false, "another ledger"},
+		} {
+			o.mu.Lock()
+			o.size, o.hash, o.note, o.silent = c.size, c.hash, c.note, c.note == nil
+			o.mu.Unlock()
+			s, err := d.submit()
+			if err == nil || s.RolledBack != c.proven || s.Unproven == c.proven || fault.Is(err, fault.Conflict) != c.proven ||
+				!strings.Contains(s.Error, c.text) || fault.HintOf(err) == "" {
+				d.Errorf("%s: %+v %v", c.name, s, err)
+			}
 		}
-		// It has seen another log.
-		o.size, o.hash = 300, tlog.Hash{}
-		if s, err := d.submit(); !fault.Is(err, fault.Conflict) || !s.RolledBack {
-			d.Errorf("%+v %v", s, err)
-		}
-		// It has seen another log of the same size.
-		o.size = 308
-		if s, err := d.submit(); !fault.Is(err, fault.Conflict) || !s.RolledBack {
+		// It agrees again, and nothing is claimed any more.
+		o.mu.Lock()
+		o.size, o.hash, o.note, o.silent = last.Size, last.Hash, last.Note, false
+		o.mu.Unlock()
+		if s, err := d.submit(); err != nil || s.RolledBack || s.Unproven || s.Error != "" {
 			d.Errorf("%+v %v", s, err)
 		}
 	})
+}
+
+// signed is a checkpoint of some log.
+func (d *desk) signed(by note.Signer, origin string, size int64, hash tlog.Hash) []byte {
+	d.Helper()
+	c := Checkpoint{Origin: origin, Size: size, Hash: hash, Time: start()}
+	raw, err := note.Sign(&note.Note{Text: c.text()}, by)
+	if err != nil {
+		d.Fatal(err)
+	}
+	return raw
+}
+
+// cosigned is a checkpoint with the witness's own line below it.
+func (o *onlooker) cosigned(raw []byte) []byte {
+	text, _, _ := strings.Cut(string(raw), "\n\n")
+	var b bytes.Buffer
+	b.Write(raw)
+	o.cosign(&b, text+"\n")
+	return b.Bytes()
 }
 
 // Whatever a witness answers that is no cosignature has its reason in the

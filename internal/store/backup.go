@@ -75,11 +75,11 @@ func (s *Store) backupTo(ctx context.Context, out *os.File) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(filepath.Dir(out.Name()), ".backup-")
+	tmp, done, err := copyFolder(filepath.Dir(out.Name()), s.c.Log)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer done()
 	return (&archive{s: s, tar: tar.NewWriter(out), self: self, tmp: tmp}).write(ctx)
 }
 

@@ -36,6 +36,7 @@ func OpenKeeper(ctx context.Context, c Config) (*KeeperDB, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, Fault("store.OpenKeeper", err)
 	}
+	sweepCopies(c.Dir, c.Log)
 	s := &Store{c: c, disk: newDisk(c.Dir, c.Reserve)}
 	db, err := openDB(ctx, s, keeperSet, 4<<10)
 	if err != nil {

@@ -18,11 +18,11 @@ import (
 // copy alone: what comes out of a backup says so by itself, whoever puts it
 // back and how.
 func (k *KeeperDB) Backup(ctx context.Context, w io.Writer, mark KeeperSQL, args ...any) error {
-	tmp, err := os.MkdirTemp(k.db.store.c.Dir, ".backup-")
+	tmp, done, err := copyFolder(k.db.store.c.Dir, k.db.store.c.Log)
 	if err != nil {
 		return Fault("store.Backup", err)
 	}
-	defer os.RemoveAll(tmp)
+	defer done()
 	a := &archive{s: k.db.store, tar: tar.NewWriter(w), tmp: tmp}
 	content := k.sqlite
 	if k.db.dialect == onPostgres {

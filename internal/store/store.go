@@ -88,6 +88,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(c.Dir, "bodies"), 0o750); err != nil {
 		return nil, Fault("store.Open", err)
 	}
+	sweepCopies(c.Dir, c.Log)
 	s := &Store{c: c, disk: newDisk(c.Dir, c.Reserve)}
 	err = s.openDatabases(ctx)
 	if err == nil {

@@ -284,7 +284,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, nil, fault.New(fault.Missing, op, "there is no such act").WithHint("Use the client of the same version as the keeper."))
 		return
 	case !s.may(peer, name):
-		s.refuse(Refusal{Peer: peer, Act: name, Reason: "the act is beyond what this peer may ask for"})
+		s.refuse(Refusal{Peer: peer, Act: name, Context: said(w, r, rt.limit), Reason: "the act is beyond what this peer may ask for"})
 		s.answer(w, nil, fault.New(fault.Denied, op, "this peer may not ask for "+string(name)).
 			WithHint("Add the act to the peer's grant in the keeper's settings, if it should."))
 		return
@@ -296,6 +296,25 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.answer(w, got, err)
+}
+
+// said is the tenant that a request names, which is not to be done: whose
+// connection somebody is after is worth an entry. What is no slug is not told, nor
+// anything else of the request.
+func said(w http.ResponseWriter, r *http.Request, limit int64) (c act.Context) {
+	var q struct {
+		Tenant string `json:"tenant"`
+	}
+	if json.NewDecoder(http.MaxBytesReader(w, r.Body, min(limit, small))).Decode(&q) == nil && isSlug(q.Tenant) {
+		c.Tenant = q.Tenant
+	}
+	return c
+}
+
+// isSlug reports whether s can be a tenant's name: [a-z0-9-], 1 to 40.
+func isSlug(s string) bool {
+	other := func(c rune) bool { return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' }
+	return s != "" && len(s) <= 40 && !strings.ContainsFunc(s, other)
 }
 
 // answer writes what came out. The bytes may be a credential: they are wiped.

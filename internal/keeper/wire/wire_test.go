@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +181,43 @@ func TestBeyondTheGrant(t *testing.T) {
 		if told := d.refusals(); len(told) != refused || slices.ContainsFunc(d.asked, func(n act.Name) bool { return n != only }) {
 			t.Errorf("%s: %d refused, %d told, done %v", only, refused, len(told), d.asked)
 		}
+	}
+}
+
+// TestRefusedTenant asks for what is not granted in the name of a tenant, and of
+// what is none: the tenant is told, and no text of a stranger's choice.
+func TestRefusedTenant(t *testing.T) {
+	d := newDesk(t)
+	socket := d.serve(t, me(act.Status))
+	h := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
+	defer h.CloseIdleConnections()
+	said := func(tenant string) string {
+		return `{"region":"us","purpose":"p","trace":"t","connection":"c","tenant":` + strconv.Quote(tenant) + `}`
+	}
+	for _, c := range []struct{ name, body, tenant string }{
+		{"a tenant", said("acme-2"), "acme-2"},
+		{"the longest", said(strings.Repeat("a", 40)), strings.Repeat("a", 40)},
+		{"longer", said(strings.Repeat("a", 41)), ""},
+		{"no slug", said("Acme"), ""},
+		{"the region's own", said("region:hosts"), ""},
+		{"an act of the region's", `{"region":"us","purpose":"p","trace":"t"}`, ""},
+		{"another type", `{"tenant":7}`, ""},
+		{"no JSON", `hello`, ""},
+		{"nothing", ``, ""},
+		{"too much before it", `{"purpose":"` + strings.Repeat("a", 20<<10) + `","tenant":"acme"}`, ""},
+	} {
+		resp, err := h.Post("http://keeper/v1/acts/open-credential", "application/json", strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		told := d.refusals()
+		if resp.StatusCode != http.StatusForbidden || len(told) == 0 || told[len(told)-1].Context != (act.Context{Tenant: c.tenant}) {
+			t.Errorf("%s: %d, %+v", c.name, resp.StatusCode, told)
+		}
+	}
+	if len(d.asked) != 0 {
+		t.Errorf("done: %v", d.asked)
 	}
 }
 

@@ -4,8 +4,9 @@
 -- columns, so that an edited or swapped row does not open.
 
 -- A tenant's data key under the region's KEK. Tenants with a colon are the
--- region's own: region:ledger, region:authority, region:hosts, region:pool; and
--- standby:<tenant> is a tenant's second data key, under the KEK of standbys.
+-- region's own: region:ledger, region:authority, region:hosts, region:pool,
+-- region:memory; and standby:<tenant> is a tenant's second data key, under the
+-- KEK of standbys.
 CREATE TABLE keeper_datakey (
     tenant TEXT PRIMARY KEY,
     kek    TEXT NOT NULL,
@@ -84,7 +85,8 @@ CREATE TABLE keeper_nonce (
     not_after BIGINT NOT NULL
 );
 
--- What the keeper must remember of itself: breaker, freeze, rotation.
+-- What the keeper must remember of itself: breaker, freeze, rotation, and so on.
+-- The row manifest is sealed and has the digests of the others.
 CREATE TABLE keeper_state (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
