@@ -50,7 +50,7 @@ func carryOut[A any](ctx context.Context, k *Keeper, t task, do func(context.Con
 	}
 	got, err := do(ctx)
 	after := k.entry(t, carried)
-	after.Of = &index
+	after.Of, after.Time = &index, k.now()
 	switch {
 	case fault.Is(err, fault.Denied):
 		after.Outcome = clip(refused + fault.Sentence(err))
@@ -133,7 +133,9 @@ func (o *outcomes) init(k *Keeper) { o.k, o.wake = k, make(chan struct{}, 1) }
 // add takes an entry, and makes it one that the ledger does not refuse.
 func (o *outcomes) add(e ledger.Entry) {
 	e = cleanEntry(e)
-	e.Time = o.k.now()
+	if e.Time.IsZero() {
+		e.Time = o.k.now()
+	}
 	o.mu.Lock()
 	if len(o.list) < maxOutcomes {
 		o.list = append(o.list, e)

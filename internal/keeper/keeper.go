@@ -108,7 +108,7 @@ func New(ctx context.Context, c Config) (*Keeper, error) {
 	k.refusals.init(k)
 	k.rotation.init(k)
 	k.initIdentities()
-	for _, step := range []func(context.Context) error{k.openLedger, k.openFrozen, k.openBreaker, k.openOrders, k.openRotation, k.openHeld} {
+	for _, step := range []func(context.Context) error{k.openLedger, k.recallAlarms, k.openFrozen, k.openBreaker, k.openOrders, k.openRotation, k.openHeld} {
 		if err := step(ctx); err != nil {
 			return nil, fault.Wrap(fault.KindOf(err), op, err)
 		}
