@@ -65,6 +65,11 @@ func (l *Ledger) Retire(ctx context.Context) (int64, error) {
 	// The intention comes first, so that whoever finds a text gone finds in the
 	// log why.
 	_, err = l.Append(ctx, Entry{Source: Witnessed, Actor: "keeper", Act: retireAct, Subject: fmt.Sprintf("below %d", end), Count: end - first})
+	if err == nil {
+		// Unsigned it would excuse nothing: anybody can write behind the last
+		// checkpoint.
+		_, err = l.Checkpoint(ctx)
+	}
 	if err != nil {
 		return 0, err
 	}

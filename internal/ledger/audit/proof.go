@@ -54,7 +54,7 @@ func VerifyProof(raw []byte, o Options) (ProofReport, error) {
 	}
 	r := ProofReport{Index: p.Index, KeysFrom: from, Problems: []Problem{}}
 	problem := func(format string, args ...any) {
-		r.Problems = append(r.Problems, Problem{Index: p.Index, What: fmt.Sprintf(format, args...)})
+		r.Problems = append(r.Problems, Problem{Index: p.Index, What: brief(fmt.Sprintf(format, args...))})
 	}
 	leaf := leafHash([]byte(p.Entry))
 	r.Hash = fmt.Sprintf("%x", leaf)
