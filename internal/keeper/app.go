@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"time"
 
-	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 	"github.com/sallyport-mail/sallyport/internal/keeper/seal"
 	"github.com/sallyport-mail/sallyport/internal/keeper/sign"
@@ -33,9 +32,7 @@ type tokenMaker func(key sign.Key, b seal.Binding, certificate [32]byte, life ti
 func (k *Keeper) asApp(ctx context.Context, p wire.Peer, name act.Name, q act.Assertion, make tokenMaker) (act.JWT, error) {
 	at := seat{q.Tenant, q.Connection, string(sign.EntraApp)}
 	n, subject, err := k.findNamed(ctx, q.Context, q.Identity)
-	if q.Purpose != at.purpose && (err == nil || fault.Is(err, fault.Missing)) {
-		err = fault.New(fault.Denied, "keeper.Assertion", "a token is asked for "+q.Purpose).WithHint("State the purpose entra-app.")
-	}
+	err = states(q.Context, at.purpose, err)
 	return carryOut(ctx, k, task{peer: p, name: name, about: q.Context, subject: subject}, func(ctx context.Context) (act.JWT, error) {
 		if err != nil {
 			return act.JWT{}, err
