@@ -185,7 +185,17 @@ func (l *Ledger) commit(group []*request) error {
 	if err != nil || len(lines) == 0 {
 		return err
 	}
-	err = l.door.Change(ctx, func(tx store.KeeperTx) error { return write(tx, lines, full) })
+	end, err := l.signTail(ctx, next)
+	if err != nil {
+		return err
+	}
+	err = l.door.Change(ctx, func(tx store.KeeperTx) error {
+		if err := write(tx, lines, full); err != nil {
+			return err
+		}
+		_, err := tx.Exec(upsertTail, end)
+		return err
+	})
 	if err == nil {
 		l.publish(next)
 		return nil
