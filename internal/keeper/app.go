@@ -25,6 +25,13 @@ func (k *Keeper) ProvePossession(ctx context.Context, p wire.Peer, q act.Asserti
 	})
 }
 
+// seconds is a stated life. One that is beyond any is not taken for the rest
+// that a multiplication would leave of it.
+func seconds(n int) time.Duration {
+	const most = 1 << 31
+	return time.Duration(max(-most, min(n, most))) * time.Second
+}
+
 type tokenMaker func(key sign.Key, b seal.Binding, certificate [32]byte, life time.Duration) (string, error)
 
 // asApp makes a token. What it says of the partner is the binding that the key
@@ -45,7 +52,7 @@ func (k *Keeper) asApp(ctx context.Context, p wire.Peer, name act.Name, q act.As
 		if err != nil {
 			return act.JWT{}, err
 		}
-		token, err := make(key, b, sha256.Sum256(n.der[0]), time.Duration(q.LifeSeconds)*time.Second)
+		token, err := make(key, b, sha256.Sum256(n.der[0]), seconds(q.LifeSeconds))
 		return act.JWT{Token: token}, err
 	})
 }

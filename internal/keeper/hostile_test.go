@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 	"github.com/sallyport-mail/sallyport/internal/ledger"
 )
@@ -133,5 +134,96 @@ func TestAlarmWaits(t *testing.T) {
 	r.alarmed(t, alarmDecoy, "acme")
 	if n := len(r.alarms.recent()); n != 1 {
 		t.Errorf("%d alarms", n)
+	}
+}
+
+// TestBoundAnew: a gateway may release a connection and bind its name to a host
+// of its own. What was there before does not go along.
+func TestBoundAnew(t *testing.T) {
+	r := newRig(t)
+	r.boundAll(t, "acme")
+	old := r.to(t, r.issued(t, "acme", ofClient, 0), act.Active)
+	stolen := r.to(t, r.issued(t, "acme", ofClient, 2), act.Compromised)
+	secret := about(purposeAuth)
+	if _, err := r.SetCredential(t.Context(), someone(), act.NewCredential{Context: secret, User: "u", Password: "p"}); err != nil {
+		t.Fatal(err)
+	}
+	evil := act.Bind{Context: about("binding"), Binding: act.Binding{Host: "evil.example", Port: 25, Authority: "evil.example"}}
+	if _, err := r.BindConnection(t.Context(), someone(), evil); !fault.Is(err, fault.Conflict) {
+		t.Errorf("bound twice: %v", err)
+	}
+	if _, err := r.ReleaseConnection(t.Context(), someone(), act.Plain{Context: about("binding")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.BindConnection(t.Context(), someone(), evil); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range []act.Identity{old, stolen} {
+		if err := r.shake(t, about(ofClient), one.SHA256); !fault.Is(err, fault.Denied) {
+			t.Errorf("%s: %v", one.ID, err)
+		}
+		for _, to := range []act.IdentityState{act.Staged, act.Active} {
+			if _, err := r.MoveIdentity(t.Context(), someone(), act.Move{Context: about(ofClient), Identity: one.ID, To: to}); err == nil {
+				t.Errorf("%s is %s again", one.ID, to)
+			}
+		}
+	}
+	if _, err := r.OpenCredential(t.Context(), someone(), act.Plain{Context: secret}); !fault.Is(err, fault.Missing) {
+		t.Errorf("the credential of before: %v", err)
+	}
+	if _, err := r.IssueIdentity(t.Context(), someone(), act.Issue{Context: about(ofClient)}); !fault.Is(err, fault.Conflict) {
+		t.Errorf("the name of a stolen key: %v", err)
+	}
+}
+
+// TestHostileFields: what is out of range is refused, and nothing is signed,
+// made or opened for it.
+func TestHostileFields(t *testing.T) {
+	r := newRig(t)
+	r.boundAll(t, "acme")
+	active := r.to(t, r.issued(t, "acme", ofClient, 0), act.Active)
+	entra := r.to(t, r.issued(t, "acme", app, 0), act.Active)
+	ctx := t.Context()
+	refusedAll := func(what string, errs ...error) {
+		t.Helper()
+		for i, err := range errs {
+			if k := fault.KindOf(err); err == nil || k == fault.Internal {
+				t.Errorf("%s, %d: %v", what, i, err)
+			}
+		}
+	}
+	for _, n := range []int{0, 1, 20, 31, 33, 47, 49, 64, 4096} {
+		_, err := r.HandshakeAsTenant(ctx, someone(), act.Handshake{Context: about(ofClient), Identity: active.SHA256, Scheme: 0x0403, Transcript: make([]byte, n)})
+		refusedAll(fmt.Sprintf("a transcript of %d", n), err)
+	}
+	for _, scheme := range []uint16{0, 0x0201, 0x0401, 0x0503, 0x0804, 0x0807, 0xffff} {
+		_, err := r.HandshakeAsTenant(ctx, someone(), act.Handshake{Context: about(ofClient), Identity: active.SHA256, Scheme: scheme, Transcript: make([]byte, 32)})
+		refusedAll(fmt.Sprintf("scheme %04x", scheme), err)
+	}
+	for _, life := range []int{-1 << 62, -1, 0, 601, 1 << 40, 1<<62 + 1} {
+		q := act.Assertion{Context: about(app), Identity: entra.ID, LifeSeconds: life}
+		_, err1 := r.AssertClient(ctx, someone(), q)
+		_, err2 := r.ProvePossession(ctx, someone(), q)
+		_, err3 := r.IssueIdentity(ctx, someone(), act.Issue{Context: about(ofClient), LifeSeconds: min(life, -1)})
+		refusedAll(fmt.Sprint("life ", life), err1, err2, err3)
+	}
+	for _, epoch := range []uint64{1, 3, 7, 1 << 63, 1<<64 - 1} {
+		_, err1 := r.IssueIdentity(ctx, someone(), act.Issue{Context: about(ofClient), Epoch: epoch})
+		_, err2 := r.IssueIdentity(ctx, someone(), act.Issue{Context: about(ofClient), Renew: max(epoch, 2)})
+		refusedAll(fmt.Sprint("epoch ", epoch), err1, err2)
+	}
+	for _, host := range []string{"", "mx.uk.gate.example", "*.us.gate.example", "mx.us.gate.example.", "mx.us.gate.example\x00", "ｍx.us.gate.example", "../mx.us.gate.example"} {
+		_, err1 := r.HostCertificate(ctx, someone(), act.Host{Context: about(""), Host: host})
+		_, err2 := r.HandshakeAsHost(ctx, someone(), act.HostHandshake{Context: about("smtp-server"), Host: host, Identity: active.SHA256, Scheme: 0x0403, Transcript: make([]byte, 32)})
+		refusedAll("host "+host, err1, err2)
+	}
+	for _, other := range []string{"ACME", "acme ", "acme.", "аcme", "*", "%", ":hosts", "region:hosts", ""} {
+		c := about(ofClient)
+		c.Tenant = other
+		_, err := r.HandshakeAsTenant(ctx, someone(), act.Handshake{Context: c, Identity: active.SHA256, Scheme: 0x0403, Transcript: make([]byte, 32)})
+		c.Purpose = purposeAuth
+		_, err2 := r.OpenCredential(ctx, someone(), act.Plain{Context: c})
+		_, err3 := r.SetCredential(ctx, someone(), act.NewCredential{Context: c, User: "u", Password: "p"})
+		refusedAll("tenant "+other, err, err2, err3)
 	}
 }
