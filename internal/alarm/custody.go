@@ -106,6 +106,8 @@ func fixOf(kind string) string {
 		return "Nothing legitimate uses a decoy: treat it as a theft, and open an incident."
 	case "refused":
 		return "The gateway asked for what it may not have: find out why (ledger search), and whether it is still yours."
+	case "disk":
+		return "Make room on the keeper's disk; find out whether its ledger grows faster than it should (ledger status)."
 	case "rate":
 		return "A key is used more often than its connection can need: find out by whom (ledger search)."
 	}

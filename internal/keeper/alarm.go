@@ -20,6 +20,7 @@ const (
 	alarmIssuer  = "issuer"
 	alarmFrozen  = "frozen"
 
+	alarmDisk     = "disk"
 	alarmRotation = "rotation"
 	alarmImport   = "import"
 	alarmRenewal  = "renewal"

@@ -227,3 +227,36 @@ func TestHostileFields(t *testing.T) {
 		refusedAll("tenant "+other, err, err2, err3)
 	}
 }
+
+// TestRoom: a disk that fills is told of before it is full, and once an hour.
+func TestRoom(t *testing.T) {
+	now := time.Now()
+	r := newRig(t, func(c *Config) { c.Now = func() time.Time { return now } })
+	r.end()
+	if left, err := freeBytes(r.dir); err != nil || left == 0 {
+		t.Errorf("%d %v", left, err)
+	}
+	disk := func(left uint64) func(string) (uint64, error) {
+		return func(string) (uint64, error) { return left, nil }
+	}
+	n := func() (n int) {
+		for _, a := range r.alarms.recent() {
+			if a.Kind == alarmDisk && strings.Contains(a.Text, "100 MiB") {
+				n++
+			}
+		}
+		return n
+	}
+	var told time.Time
+	for _, step := range []struct {
+		after time.Duration
+		left  uint64
+		want  int
+	}{{0, 600 << 20, 0}, {time.Minute, 100 << 20, 1}, {time.Minute, 100 << 20, 1}, {time.Hour, 100 << 20, 2}, {time.Hour, 600 << 20, 2}} {
+		now = now.Add(step.after)
+		told = r.lookRoom(told, disk(step.left))
+		if n() != step.want {
+			t.Errorf("%+v: %d", step, n())
+		}
+	}
+}

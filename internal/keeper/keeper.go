@@ -132,7 +132,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	outCtx, endOut := context.WithCancel(context.WithoutCancel(ctx))
 	defer endOut()
 	out.Go(func() { k.out.run(outCtx) })
-	for _, work := range []func(context.Context){k.openings.run, k.refusals.run, k.rotation.run, k.stand, k.runHeld} {
+	for _, work := range []func(context.Context){k.openings.run, k.refusals.run, k.rotation.run, k.runRoom, k.stand, k.runHeld} {
 		all.Go(func() { work(ctx) })
 	}
 	all.Wait()

@@ -364,7 +364,7 @@ type Log struct {
 // Alarm is something that a person should look at.
 type Alarm struct {
 	At     time.Time `json:"at"`
-	Kind   string    `json:"kind"` // "rate", "refused", "decoy", "breaker", "rotation", "issuer", "renewal", "import", "witness", "frozen"
+	Kind   string    `json:"kind"` // "rate", "refused", "decoy", "breaker", "rotation", "issuer", "renewal", "import", "witness", "frozen", "disk"
 	Tenant string    `json:"tenant,omitempty"`
 	Text   string    `json:"text"`
 }
