@@ -153,10 +153,7 @@ func (c *changes) told(t *testing.T, region string) map[string]int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(page) == 0 {
-			return told
-		}
-		for _, raw := range page {
+		for _, raw := range page.Entries {
 			var e struct {
 				Index                int64
 				Subject, Source, Key string
@@ -169,7 +166,9 @@ func (c *changes) told(t *testing.T, region string) map[string]int {
 			}
 			keys[e.Key] = true
 			told[e.Subject]++
-			from = e.Index + 1
+		}
+		if from = page.Next; from == 0 {
+			return told
 		}
 	}
 }

@@ -118,7 +118,7 @@ func listUpTo[T any](e *env, path string, query url.Values, limit int, head []st
 		return e.listJSON(c, path, query, limit)
 	}
 	t := newTable(head)
-	err = c.List(e.ctx, path, query, limit, func(raw json.RawMessage) error {
+	more, err := c.Some(e.ctx, path, query, limit, func(raw json.RawMessage) error {
 		var v T
 		if err := unmarshal(raw, &v); err != nil {
 			return err
@@ -129,13 +129,26 @@ func listUpTo[T any](e *env, path string, query url.Values, limit int, head []st
 	if err != nil {
 		return err
 	}
-	return t.write(e.stdout)
+	if err := t.write(e.stdout); err != nil {
+		return err
+	}
+	return e.tellMore(more)
+}
+
+// tellMore says that a listing goes on behind its limit. It goes where no
+// program reads a listing.
+func (e *env) tellMore(more bool) error {
+	if !more {
+		return nil
+	}
+	_, err := fmt.Fprintln(e.stderr, "There are more: raise --limit, or leave it out.")
+	return err
 }
 
 // listJSON streams the array, so that a long listing needs no memory.
 func (e *env) listJSON(c *client.Client, path string, query url.Values, limit int) error {
 	sep := "["
-	err := c.List(e.ctx, path, query, limit, func(raw json.RawMessage) error {
+	more, err := c.Some(e.ctx, path, query, limit, func(raw json.RawMessage) error {
 		_, err := fmt.Fprintf(e.stdout, "%s\n  %s", sep, raw)
 		sep = ","
 		return err
@@ -148,7 +161,10 @@ func (e *env) listJSON(c *client.Client, path string, query url.Values, limit in
 	default:
 		_, err = fmt.Fprintln(e.stdout, "\n]")
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return e.tellMore(more)
 }
 
 // printJSON prints one object, indented.

@@ -56,29 +56,25 @@ const searchStep = 200
 
 // Search asks until there are enough, or no more: an answer may be short for
 // its length.
-func (b *books) Search(ctx context.Context, region string, q api.BookQuery) ([]json.RawMessage, error) {
+func (b *books) Search(ctx context.Context, region string, q api.BookQuery) (all []json.RawMessage, next int64, err error) {
 	k, err := b.keepers.Region(region)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var all []json.RawMessage
 	for len(all) < q.Limit {
 		some, err := k.SearchLedger(ctx, q.Tenant, q.Connection, act.Search{
 			Act: q.Act, Actor: q.Actor, Of: q.Trace, Since: q.Since, Until: q.Until, From: q.From, Limit: min(searchStep, q.Limit-len(all)),
 		})
-		if err != nil || len(some) == 0 {
-			return all, err
+		all = append(all, some.Entries...)
+		if err != nil || some.Next == 0 {
+			return all, 0, err
 		}
-		all = append(all, some...)
-		var last struct {
-			Index int64 `json:"index"`
+		if some.Next <= q.From {
+			return nil, 0, fault.New(fault.Internal, "books.Search", "the keeper's entries are not in the order of their indexes")
 		}
-		if err := json.Unmarshal(some[len(some)-1], &last); err != nil || last.Index < q.From {
-			return nil, fault.New(fault.Internal, "books.Search", "the keeper's entries are not in the order of their indexes")
-		}
-		q.From = last.Index + 1
+		q.From = some.Next
 	}
-	return all, nil
+	return all, q.From, nil
 }
 
 func (b *books) Entry(ctx context.Context, region string, index int64) (json.RawMessage, error) {

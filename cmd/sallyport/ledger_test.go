@@ -58,12 +58,16 @@ func TestLedgerSearchVerb(t *testing.T) {
 		args string
 		want int
 	}{
-		{"", 1301}, {"--limit 1200", 1200}, {"--limit 7", 7}, {"--tenant t1", 434}, {"--tenant t0 --limit 3", 3}, {"--act domain.add", 1},
+		{"", 1301}, {"--limit 1301", 1301}, {"--limit 1200", 1200}, {"--limit 7", 7}, {"--tenant t1", 434}, {"--tenant t0 --limit 3", 3}, {"--act domain.add", 1},
 		{"--actor token:1", 1}, {"--trace trace7", 1}, {"--connection mailbox --since 1h", 1300}, {"--until 1h", 0}, {"--region uk", 1},
 	} {
 		d.cells["us"].short = !d.cells["us"].short // an answer may be short for its length
 		var all []map[string]any
-		d.cli(strings.Fields("ledger search --json "+c.args)...).ok(t, &all)
+		got := d.cli(strings.Fields("ledger search --json " + c.args)...)
+		got.ok(t, &all)
+		if more := strings.Contains(got.err, "There are more"); more != (strings.Contains(c.args, "--limit") && c.args != "--limit 1301") {
+			t.Errorf("%q: told that there are more: %v", c.args, more)
+		}
 		if len(all) != c.want {
 			t.Errorf("%q: %d entries, want %d", c.args, len(all), c.want)
 		}

@@ -85,10 +85,14 @@ func newCell(t testing.TB, region string) *cell {
 
 func (c *cell) SearchLedger(ctx context.Context, _ wire.Peer, q act.Search) (act.Entries, error) {
 	found, err := c.ledger.Search(ctx, ledger.Filter{Tenant: q.Tenant, Connection: q.Connection, Act: q.Act, Actor: q.Actor, Trace: q.Of,
-		Since: q.Since, Until: q.Until, From: q.From, Limit: q.Limit})
+		Since: q.Since, Until: q.Until, From: q.From, Limit: q.Limit + 1})
 	var all act.Entries
+	most := q.Limit
 	if c.short {
-		found = found[:(len(found)+1)/2]
+		most = (min(len(found), most) + 1) / 2
+	}
+	if len(found) > most {
+		all.Next, found = found[most].Index, found[:most]
 	}
 	for _, e := range found {
 		all.Entries = append(all.Entries, marshal(c.t, e))

@@ -64,6 +64,8 @@ type Notable struct {
 	Kind   string
 	Tenant string
 	Text   string
+
+	heard time.Time // by this gateway; zero: when it was raised
 }
 
 // Route is a destination's state.
@@ -86,6 +88,7 @@ type Watch struct {
 	c     Config
 	book  *book
 	rates rates
+	heard heard
 	hooks []*hook
 }
 
@@ -153,6 +156,7 @@ func (w *Watch) look(ctx context.Context) {
 		return
 	}
 	now := w.c.Now()
+	w.heard.note(f.Custody, now)
 	alarms := append(w.c.Rules.judge(f, now), w.rates.judge(w.c.Rules, f, now)...)
 	n := w.book.update(alarms, now)
 	if n.empty() {

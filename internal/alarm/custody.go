@@ -2,9 +2,54 @@ package alarm
 
 import "time"
 
-// notableFor is how long what a keeper has raised is shown as raised: it has no
-// end of its own.
-const notableFor = time.Hour
+const (
+	// notableFor is how long what a keeper has raised is shown as raised, from
+	// when this gateway heard of it: it has no end of its own.
+	notableFor = time.Hour
+	// heardLate is how old it may be then: a gateway that was away hears late.
+	heardLate = 24 * time.Hour
+)
+
+// heard is when what keepers have raised was first heard of. It is a process's:
+// what is younger than a day is told again after a start, rather than never.
+type heard struct {
+	at map[notableKey]time.Time
+}
+
+// notableKey is one thing that one keeper has raised.
+type notableKey struct {
+	region, kind, tenant string
+	at                   int64
+}
+
+// note gives each notable the time of its hearing, and forgets those that no
+// keeper tells of any more. One that is away is not asked, so that its are kept.
+func (h *heard) note(all []Custody, now time.Time) {
+	next := map[notableKey]time.Time{}
+	away := map[string]bool{}
+	for _, c := range all {
+		away[c.Region] = c.Away != ""
+		for i := range c.Recent {
+			n := &c.Recent[i]
+			key := notableKey{c.Region, n.Kind, n.Tenant, n.At.UnixMicro()}
+			was, known := h.at[key]
+			switch {
+			case known:
+			case now.Sub(n.At) > heardLate:
+				was = n.At
+			default:
+				was = now
+			}
+			n.heard, next[key] = was, was
+		}
+	}
+	for key, was := range h.at {
+		if away[key.region] && now.Sub(was) < heardLate {
+			next[key] = was
+		}
+	}
+	h.at = next
+}
 
 // judge says what is wrong with a region's custody.
 func (c Custody) judge(now time.Time) []Alarm {
@@ -42,7 +87,11 @@ func (c Custody) notable(now time.Time) []Alarm {
 		if n.Tenant != "" {
 			key += " " + n.Tenant
 		}
-		if now.Sub(n.At) > notableFor || seen[key] {
+		since := n.heard
+		if since.IsZero() {
+			since = n.At
+		}
+		if now.Sub(since) > notableFor || seen[key] {
 			continue
 		}
 		seen[key] = true
@@ -57,6 +106,8 @@ func fixOf(kind string) string {
 		return "Nothing legitimate uses a decoy: treat it as a theft, and open an incident."
 	case "refused":
 		return "The gateway asked for what it may not have: find out why (ledger search), and whether it is still yours."
+	case "disk":
+		return "Make room on the keeper's disk; find out whether its ledger grows faster than it should (ledger status)."
 	case "rate":
 		return "A key is used more often than its connection can need: find out by whom (ledger search)."
 	case "standby":

@@ -36,3 +36,48 @@ func TestCustody(t *testing.T) {
 		}
 	}
 }
+
+// What a keeper raises while nobody asks it is told when somebody does, once,
+// and for an hour; also when it is away in between.
+func TestHeardLate(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	decoy := Notable{At: now.Add(-5 * time.Hour), Kind: "decoy", Tenant: "acme", Text: "asked for"}
+	old := Notable{At: now.Add(-25 * time.Hour), Kind: "rate", Text: "of yesterday"}
+	fresh := Notable{At: now.Add(3 * time.Hour), Kind: "decoy", Tenant: "acme", Text: "asked for again"}
+	var raised []int
+	w, err := New(Config{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		after  time.Duration
+		recent []Notable
+		away   string
+		told   int
+		raised int
+	}{
+		{0, []Notable{decoy, old}, "", 1, 1},
+		{30 * time.Second, []Notable{decoy, old}, "", 0, 1},
+		{time.Minute, nil, "no answer", 0, 1},
+		{time.Minute, []Notable{decoy, old}, "", 0, 1},
+		{2 * time.Hour, []Notable{decoy, old}, "", 0, 0},
+		{4 * time.Hour, []Notable{fresh, decoy, old}, "", 1, 1},
+		{30 * time.Second, []Notable{fresh, decoy, old}, "", 0, 1},
+		{2 * time.Hour, []Notable{fresh, decoy, old}, "", 0, 0},
+	} {
+		now = now.Add(step.after)
+		all := []Custody{{Region: "us", Away: step.away, Recent: slices.Clone(step.recent)}}
+		w.heard.note(all, now)
+		n := w.book.update(all[0].judge(now), now)
+		told := 0
+		for _, a := range n.Raised {
+			if a.Key == "keeper-decoy us acme" {
+				told++
+			}
+		}
+		raised = append(raised, len(w.Raised()))
+		if told != step.told || raised[len(raised)-1] != step.raised {
+			t.Errorf("at %s: told %d, raised %v; want %+v", now.Format("15:04"), told, w.Raised(), step)
+		}
+	}
+}

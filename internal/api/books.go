@@ -19,9 +19,9 @@ import (
 type Books interface {
 	// Regions that have a ledger, in the order of the settings.
 	Regions() []string
-	// Search returns entries in the order of their indexes, at most q.Limit;
-	// fewer are all that there are.
-	Search(ctx context.Context, region string, q BookQuery) ([]json.RawMessage, error)
+	// Search returns entries in the order of their indexes, at most q.Limit, and
+	// the index to go on from, 0 when these are all that there are.
+	Search(ctx context.Context, region string, q BookQuery) (found []json.RawMessage, next int64, err error)
 	// Entry and Proof are of one entry; kind missing when there is none.
 	Entry(ctx context.Context, region string, index int64) (json.RawMessage, error)
 	Proof(ctx context.Context, region string, index int64) (json.RawMessage, error)
@@ -147,7 +147,7 @@ func (s *server) searchLedger(ctx context.Context, in *EntryQuery) (*out[Page[Le
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.Books.Search(ctx, region, q)
+	found, from, err := s.Books.Search(ctx, region, q)
 	if err != nil {
 		return nil, err
 	}
@@ -158,8 +158,8 @@ func (s *server) searchLedger(ctx context.Context, in *EntryQuery) (*out[Page[Le
 		}
 	}
 	next := ""
-	if n := len(items); n > 0 && n == in.Limit {
-		next = strconv.FormatInt(items[n-1].Index+1, 10)
+	if from > 0 {
+		next = strconv.FormatInt(from, 10)
 	}
 	return paged(items, next), nil
 }

@@ -76,22 +76,24 @@ func (s *shelf) find(region string) (*ledger.Ledger, error) {
 
 func (s *shelf) Regions() []string { return s.order }
 
-func (s *shelf) Search(ctx context.Context, region string, q api.BookQuery) ([]json.RawMessage, error) {
+func (s *shelf) Search(ctx context.Context, region string, q api.BookQuery) (all []json.RawMessage, next int64, err error) {
 	l, err := s.find(region)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	found, err := l.Search(ctx, ledger.Filter{Tenant: q.Tenant, Actor: q.Actor, Act: q.Act, Connection: q.Connection, Trace: q.Trace,
-		Since: q.Since, Until: q.Until, From: q.From, Limit: q.Limit})
-	var all []json.RawMessage
+		Since: q.Since, Until: q.Until, From: q.From, Limit: q.Limit + 1})
 	for _, e := range found {
+		if len(all) == q.Limit {
+			return all, e.Index, nil
+		}
 		raw, err := json.Marshal(e)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		all = append(all, raw)
 	}
-	return all, err
+	return all, 0, err
 }
 
 func (s *shelf) Entry(ctx context.Context, region string, index int64) (json.RawMessage, error) {

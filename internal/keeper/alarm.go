@@ -2,9 +2,11 @@ package keeper
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 	"github.com/sallyport-mail/sallyport/internal/ledger"
 )
@@ -19,55 +21,133 @@ const (
 	alarmFrozen  = "frozen"
 	alarmWitness = "witness"
 
+	alarmDisk     = "disk"
 	alarmRotation = "rotation"
 	alarmImport   = "import"
 	alarmRenewal  = "renewal"
 	alarmStandby  = "standby" // the KEK of standbys is away
 )
 
-// mostAlarms are kept in memory; all of them are in the ledger.
-const mostAlarms = 100
+const (
+	// mostAlarms are kept in memory; all that were told are in the ledger.
+	mostAlarms = 100
+	// mostOfKind are told one by one in a minute: whoever raises them names
+	// tenants as he likes.
+	mostOfKind = 30
+	// alarmEvery bounds what a flood of the same enters: kind and tenant once a
+	// minute.
+	alarmEvery = time.Minute
+	alarmAct   = "alarm"
+)
 
 // alarms are the last that were raised.
 type alarms struct {
-	mu   sync.Mutex
-	list []act.Alarm // oldest first
-	told map[string]time.Time
+	mu    sync.Mutex
+	list  []act.Alarm // oldest first
+	told  map[string]time.Time
+	kinds map[string]kindTold
 }
 
-// alarmEvery bounds what a flood of the same enters: kind and tenant once a
-// minute.
-const alarmEvery = time.Minute
+// kindTold is how many of a kind were told since a moment.
+type kindTold struct {
+	since time.Time
+	n     int
+}
 
-// alarm tells people: in the log, in the ledger, and in Status.
+// alarm tells people: in the log, in the ledger, and in Status. It does not
+// wait: whoever raises one is in the middle of an act.
 func (k *Keeper) alarm(kind, tenant, text string) {
-	now := k.now()
-	a := &k.alarms
+	a, due := k.alarms.raise(act.Alarm{At: k.now(), Kind: kind, Tenant: cleanName(tenant), Text: clipTo(text, maxOutcome)})
+	if !due {
+		k.c.Log.Debug("keeper: alarm, repeated", "kind", kind, "tenant", tenant, "text", text)
+		return
+	}
+	k.c.Log.Warn("keeper: alarm", "kind", kind, "tenant", a.Tenant, "text", a.Text)
+	k.out.add(ledger.Entry{Time: a.At, Source: ledger.Witnessed, Actor: "keeper", Act: alarmAct, Tenant: a.Tenant, Subject: a.Text, Purpose: kind})
+}
+
+// raise keeps an alarm, if it is due. In the place of one too many of its kind
+// comes one that says so.
+func (a *alarms) raise(one act.Alarm) (act.Alarm, bool) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.told == nil || len(a.told) > 10*mostAlarms {
 		a.told = map[string]time.Time{}
 	}
-	key := kind + " " + tenant
-	last, known := a.told[key]
-	again := known && now.Sub(last) < alarmEvery && !now.Before(last)
-	if !again {
-		a.told[key] = now
-		a.list = append(a.list, act.Alarm{At: now, Kind: kind, Tenant: tenant, Text: text})
-		a.list = a.list[max(0, len(a.list)-mostAlarms):]
+	if a.kinds == nil {
+		a.kinds = map[string]kindTold{}
 	}
-	a.mu.Unlock()
-	k.c.Log.Warn("keeper: alarm", "kind", kind, "tenant", tenant, "text", text, "repeated", again)
-	if again {
+	key := one.Kind + " " + one.Tenant
+	if last, known := a.told[key]; known && one.At.Sub(last) < alarmEvery && !one.At.Before(last) {
+		return one, false
+	}
+	of := a.kinds[one.Kind]
+	if age := one.At.Sub(of.since); age >= alarmEvery || age < 0 {
+		of = kindTold{since: one.At}
+	}
+	of.n++
+	a.kinds[one.Kind] = of
+	switch {
+	case of.n == mostOfKind+1:
+		one.Tenant, one.Text = "", "there are more alarms of this kind than are told one by one; the last was: "+clipTo(one.Text, maxOutcome-100)
+	case of.n > mostOfKind:
+		return one, false
+	default:
+		a.told[key] = one.At
+	}
+	a.keep(one)
+	return one, true
+}
+
+// keep makes room by the oldest of the kind that there are most of, so that a
+// flood of one kind pushes no other out.
+func (a *alarms) keep(one act.Alarm) {
+	a.list = append(a.list, one)
+	if len(a.list) <= mostAlarms {
 		return
 	}
-	// By its own hand: whoever raised it is in the middle of an act.
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), outcomeTime)
-		defer cancel()
-		if err := k.enter(ctx, ledger.Entry{Act: "alarm", Tenant: tenant, Subject: clip(text), Purpose: kind}); err != nil {
-			k.c.Log.Error("keeper: an alarm was not entered", "kind", kind, "error", err)
+	n := map[string]int{}
+	for _, x := range a.list {
+		n[x.Kind]++
+	}
+	most := one.Kind
+	for _, x := range a.list {
+		if n[x.Kind] > n[most] {
+			most = x.Kind
 		}
-	}()
+	}
+	i := slices.IndexFunc(a.list, func(x act.Alarm) bool { return x.Kind == most })
+	a.list = slices.Delete(a.list, i, i+1)
+}
+
+const (
+	recalled     = 24 * time.Hour // how far back a start looks for alarms
+	recalledFrom = 1 << 16        // entries, the newest
+)
+
+// recallAlarms finds what was raised before the keeper was started, so that a
+// gateway that was away meanwhile still hears of it.
+func (k *Keeper) recallAlarms(ctx context.Context) error {
+	if k.ledger == nil {
+		return nil
+	}
+	f := ledger.Filter{Act: alarmAct, Actor: "keeper", Since: k.now().Add(-recalled), From: max(0, k.ledger.Size()-recalledFrom)}
+	for {
+		found, err := k.ledger.Search(ctx, f)
+		if fault.Is(err, fault.Conflict) { // an entry that was changed: verify names it
+			k.c.Log.Warn("keeper: alarms of before the start could not be read", "error", err)
+			return nil
+		}
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		for _, e := range found {
+			if e.Source == ledger.Witnessed {
+				k.alarms.keep(act.Alarm{At: e.Time, Kind: e.Purpose, Tenant: e.Tenant, Text: e.Subject})
+			}
+		}
+		f.From = found[len(found)-1].Index + 1
+	}
 }
 
 // recent are the alarms, newest first.

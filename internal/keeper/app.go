@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"time"
 
-	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 	"github.com/sallyport-mail/sallyport/internal/keeper/seal"
 	"github.com/sallyport-mail/sallyport/internal/keeper/sign"
@@ -26,6 +25,13 @@ func (k *Keeper) ProvePossession(ctx context.Context, p wire.Peer, q act.Asserti
 	})
 }
 
+// seconds is a stated life. One that is beyond any is not taken for the rest
+// that a multiplication would leave of it.
+func seconds(n int) time.Duration {
+	const most = 1 << 31
+	return time.Duration(max(-most, min(n, most))) * time.Second
+}
+
 type tokenMaker func(key sign.Key, b seal.Binding, certificate [32]byte, life time.Duration) (string, error)
 
 // asApp makes a token. What it says of the partner is the binding that the key
@@ -33,9 +39,7 @@ type tokenMaker func(key sign.Key, b seal.Binding, certificate [32]byte, life ti
 func (k *Keeper) asApp(ctx context.Context, p wire.Peer, name act.Name, q act.Assertion, make tokenMaker) (act.JWT, error) {
 	at := seat{q.Tenant, q.Connection, string(sign.EntraApp)}
 	n, subject, err := k.findNamed(ctx, q.Context, q.Identity)
-	if q.Purpose != at.purpose && (err == nil || fault.Is(err, fault.Missing)) {
-		err = fault.New(fault.Denied, "keeper.Assertion", "a token is asked for "+q.Purpose).WithHint("State the purpose entra-app.")
-	}
+	err = states(q.Context, at.purpose, err)
 	return carryOut(ctx, k, task{peer: p, name: name, about: q.Context, subject: subject}, func(ctx context.Context) (act.JWT, error) {
 		if err != nil {
 			return act.JWT{}, err
@@ -48,7 +52,7 @@ func (k *Keeper) asApp(ctx context.Context, p wire.Peer, name act.Name, q act.As
 		if err != nil {
 			return act.JWT{}, err
 		}
-		token, err := make(key, b, sha256.Sum256(n.der[0]), time.Duration(q.LifeSeconds)*time.Second)
+		token, err := make(key, b, sha256.Sum256(n.der[0]), seconds(q.LifeSeconds))
 		return act.JWT{Token: token}, err
 	})
 }

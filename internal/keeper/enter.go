@@ -50,7 +50,7 @@ func carryOut[A any](ctx context.Context, k *Keeper, t task, do func(context.Con
 	}
 	got, err := do(ctx)
 	after := k.entry(t, carried)
-	after.Of = &index
+	after.Of, after.Time = &index, k.now()
 	switch {
 	case fault.Is(err, fault.Denied):
 		after.Outcome = clip(refused + fault.Sentence(err))
@@ -124,13 +124,18 @@ type outcomes struct {
 const (
 	maxOutcomes  = 100_000
 	outcomeBatch = 2000
+	outcomeBytes = 3 << 20               // of leaves; the ledger takes 4 MB at once
 	outcomeRest  = 20 * time.Millisecond // several acts' outcomes share a commit
 )
 
 func (o *outcomes) init(k *Keeper) { o.k, o.wake = k, make(chan struct{}, 1) }
 
+// add takes an entry, and makes it one that the ledger does not refuse.
 func (o *outcomes) add(e ledger.Entry) {
-	e.Time = o.k.now()
+	e = cleanEntry(e)
+	if e.Time.IsZero() {
+		e.Time = o.k.now()
+	}
 	o.mu.Lock()
 	if len(o.list) < maxOutcomes {
 		o.list = append(o.list, e)
@@ -163,16 +168,45 @@ func (o *outcomes) run(ctx context.Context) {
 	}
 }
 
+// fitting are how many of the first entries go into one append. JSON makes six
+// bytes of some characters.
+func fitting(list []ledger.Entry) int {
+	size := 0
+	for i, e := range list[:min(len(list), outcomeBatch)] {
+		size += 400 + 6*(len(e.Actor)+len(e.Act)+len(e.Tenant)+len(e.Connection)+len(e.Subject)+len(e.Purpose)+len(e.Trace)+len(e.Outcome)+len(e.Key))
+		if size > outcomeBytes && i > 0 {
+			return i
+		}
+	}
+	return min(len(list), outcomeBatch)
+}
+
+// one writes a single entry, cleaned. What the ledger refuses even so is in the
+// keeper's log.
+func (o *outcomes) one(ctx context.Context, e ledger.Entry) error {
+	_, err := o.k.ledger.Append(ctx, cleanEntry(e))
+	if fault.Is(err, fault.Invalid) {
+		o.k.c.Log.Error("keeper: the ledger does not take an outcome", "act", e.Act, "error", err)
+		return nil
+	}
+	return err
+}
+
 // write writes some, and tells whether there may be more.
 func (o *outcomes) write(ctx context.Context) bool {
 	o.mu.Lock()
-	n := min(len(o.list), outcomeBatch)
+	n := fitting(o.list)
 	batch := o.list[:n:n]
 	o.mu.Unlock()
 	if n == 0 || o.k.ledger == nil {
 		return false
 	}
-	if _, err := o.k.ledger.AppendEach(ctx, batch); err != nil {
+	_, err := o.k.ledger.AppendEach(ctx, batch)
+	if fault.Is(err, fault.Invalid) {
+		// One of them is none; it must not hold up those behind it for ever.
+		n, err = 1, o.one(ctx, batch[0])
+	}
+	if err != nil {
 		if ctx.Err() == nil { // at the end they are written once more
 			o.k.c.Log.Error("keeper: outcomes were not entered", "entries", n, "error", err)
 		}

@@ -117,6 +117,17 @@ func eventKey(v act.Event) string {
 	return "event " + hex.EncodeToString(sum[:])
 }
 
+// cleanEntry makes an entry one that the ledger takes.
+func cleanEntry(e ledger.Entry) ledger.Entry {
+	for _, name := range []*string{&e.Actor, &e.Act, &e.Tenant, &e.Connection, &e.Trace, &e.Key} {
+		*name = cleanName(*name)
+	}
+	for _, text := range []*string{&e.Subject, &e.Purpose, &e.Outcome} {
+		*text = clipTo(*text, maxField)
+	}
+	return e
+}
+
 // cleanName makes a text one that an entry may be searched by.
 func cleanName(s string) string {
 	s = strings.Map(func(r rune) rune {

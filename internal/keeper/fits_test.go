@@ -50,6 +50,8 @@ func TestWrongFits(t *testing.T) {
 		"compromised":          {of("acme", ofClient), compromised.SHA256},
 		"only issued":          {of("acme", ofClient), r.issued(t, "acme", ofClient, 0).SHA256},
 		"a decoy":              {of("other", ofClient), decoy.sha256},
+		"a stated purpose":     {of("acme", "newsletter"), active.SHA256},
+		"that of a host":       {of("acme", "smtp-server"), active.SHA256},
 	} {
 		r.alarms.mu.Lock()
 		r.alarms.told = nil

@@ -16,11 +16,9 @@ import (
 func (k *Keeper) TenantCertificate(ctx context.Context, p wire.Peer, q act.Which) (act.Certificate, error) {
 	at := seat{q.Tenant, q.Connection, q.Purpose}
 	n, subject, err := k.findNamed(ctx, q.Context, q.Identity)
+	err = states(q.Context, string(sign.TLSClient), err)
 	t := task{peer: p, name: act.TenantCertificate, about: q.Context, subject: subject, frequent: true}
 	return carryOut(ctx, k, t, func(ctx context.Context) (act.Certificate, error) {
-		if err == nil && q.Purpose != string(sign.TLSClient) {
-			err = fault.New(fault.Invalid, "keeper.TenantCertificate", "a connection shows no certificate for "+q.Purpose).WithHint("Ask for smtp-client.")
-		}
 		if err == nil {
 			err = n.fits(at)
 		}
@@ -53,10 +51,20 @@ func (k *Keeper) findNamed(ctx context.Context, c act.Context, which string) (*k
 	return n, n.id, nil
 }
 
+// states refuses a request whose stated purpose is not the act's: the entry
+// would tell of a use that there was not. What is worse already stays.
+func states(c act.Context, purpose string, err error) error {
+	if c.Purpose == purpose || err != nil && !fault.Is(err, fault.Missing) {
+		return err
+	}
+	return fault.New(fault.Denied, "keeper.Context", "the act is for "+purpose+", and the request states another purpose").WithHint("State the purpose " + purpose + ".")
+}
+
 // HandshakeAsTenant signs a TLS 1.3 handshake as a connection's client.
 func (k *Keeper) HandshakeAsTenant(ctx context.Context, p wire.Peer, q act.Handshake) (act.Signature, error) {
 	at := seat{q.Tenant, q.Connection, string(sign.TLSClient)}
 	n, subject, err := k.findCertificate(ctx, q.Context, q.Identity)
+	err = states(q.Context, at.purpose, err)
 	t := task{peer: p, name: act.HandshakeAsTenant, about: q.Context, subject: subject, frequent: true}
 	return carryOut(ctx, k, t, func(ctx context.Context) (act.Signature, error) {
 		if err != nil {
@@ -85,6 +93,7 @@ func (k *Keeper) findCertificate(ctx context.Context, c act.Context, sum string)
 // or that of a TLS 1.2 server.
 func (k *Keeper) HandshakeAsHost(ctx context.Context, p wire.Peer, q act.HostHandshake) (act.Signature, error) {
 	n, subject, err := k.findCertificate(ctx, q.Context, q.Identity)
+	err = states(q.Context, string(sign.TLSServer), err)
 	if subject == "" || err != nil {
 		subject = clip(strings.ToLower(q.Host))
 	}

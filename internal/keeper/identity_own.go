@@ -29,7 +29,7 @@ func (k *Keeper) own(ctx context.Context, a ownAct, do func(context.Context) err
 	}
 	err = do(ctx)
 	after := a.entry(carried)
-	after.Of = &index
+	after.Of, after.Time = &index, k.now()
 	if err != nil {
 		after.Outcome = clip(failed + fault.Sentence(err))
 	}
@@ -37,6 +37,7 @@ func (k *Keeper) own(ctx context.Context, a ownAct, do func(context.Context) err
 	defer cancel()
 	if _, e := k.ledger.Append(last, after); e != nil {
 		k.c.Log.Error("keeper: an outcome was not entered", "act", a.name, "of", index, "error", e)
+		k.out.add(after) // it is tried again
 	}
 	return err
 }

@@ -71,7 +71,7 @@ type wish struct {
 // IssueIdentity makes a key and a certificate of a connection.
 func (k *Keeper) IssueIdentity(ctx context.Context, p wire.Peer, q act.Issue) (act.Identity, error) {
 	w := wish{id: ulid.Make().String(), seat: seat{q.Tenant, q.Connection, q.Purpose},
-		epoch: q.Epoch, renew: q.Renew, life: time.Duration(q.LifeSeconds) * time.Second, issuer: q.Issuer, standby: q.Standby}
+		epoch: q.Epoch, renew: q.Renew, life: seconds(q.LifeSeconds), issuer: q.Issuer, standby: q.Standby}
 	return carryOut(ctx, k, task{peer: p, name: act.IssueIdentity, about: q.Context, subject: w.id}, func(ctx context.Context) (act.Identity, error) {
 		if err := ours(q.Context); err != nil {
 			return act.Identity{}, err

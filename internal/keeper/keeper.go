@@ -123,7 +123,7 @@ func New(ctx context.Context, c Config) (*Keeper, error) {
 		return nil, err
 	}
 	k.initIdentities()
-	for _, step := range []func(context.Context) error{k.openLedger, k.openMemory, k.openFrozen, k.keepMemory, k.openBreaker, k.openOrders, k.openRotation, k.openHeld} {
+	for _, step := range []func(context.Context) error{k.openLedger, k.recallAlarms, k.openMemory, k.openFrozen, k.keepMemory, k.openBreaker, k.openOrders, k.openRotation, k.openHeld} {
 		if err := step(ctx); err != nil {
 			return nil, fault.Wrap(fault.KindOf(err), op, err)
 		}
@@ -147,7 +147,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	outCtx, endOut := context.WithCancel(context.WithoutCancel(ctx))
 	defer endOut()
 	out.Go(func() { k.out.run(outCtx) })
-	for _, work := range []func(context.Context){k.openings.run, k.refusals.run, k.rotation.run, k.apart.run, k.stand, k.runHeld} {
+	for _, work := range []func(context.Context){k.openings.run, k.refusals.run, k.rotation.run, k.apart.run, k.runRoom, k.stand, k.runHeld} {
 		all.Go(func() { work(ctx) })
 	}
 	all.Wait()

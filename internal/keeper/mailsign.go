@@ -52,6 +52,7 @@ type mailAct struct {
 func asMailer[A any](ctx context.Context, k *Keeper, p wire.Peer, m mailAct, do func(sign.Key, sign.Domain) (A, error)) (A, error) {
 	var none A
 	n, subject, err := k.findMailer(ctx, m)
+	err = states(m.about, string(m.use), err)
 	t := task{peer: p, name: m.name, about: m.about, subject: subject, frequent: true}
 	return carryOut(ctx, k, t, func(ctx context.Context) (A, error) {
 		if err != nil {

@@ -84,6 +84,8 @@ func TestMailSignatures(t *testing.T) {
 	r.boundAll(t, "acme", "other")
 	mail := act.Mail{Fields: []act.Field{{Name: "From", Value: " a@acme.example"}}, BodyHash: make([]byte, 32), Time: time.Unix(1, 0)}
 	c := act.Context{Region: "us", Tenant: "acme", Purpose: "dkim", Trace: "t"}
+	asArc := c
+	asArc.Purpose = "arc"
 	signed := func(id string, m act.Mail) error {
 		f, err := r.SignDKIM(t.Context(), someone(), act.DKIM{Context: c, Identity: id, Mail: m})
 		if err == nil && (f.Name != "DKIM-Signature" || !strings.Contains(f.Value, "d=acme.example; s=s1;")) {
@@ -92,7 +94,7 @@ func TestMailSignatures(t *testing.T) {
 		return err
 	}
 	arc := func(id string, m act.Mail) error {
-		s, err := r.SealARC(t.Context(), someone(), act.ARC{Context: c, Identity: id, Mail: m, Validation: "none", Results: "mx.example; spf=pass"})
+		s, err := r.SealARC(t.Context(), someone(), act.ARC{Context: asArc, Identity: id, Mail: m, Validation: "none", Results: "mx.example; spf=pass"})
 		if err == nil && (s.Seal.Name != "ARC-Seal" || !strings.Contains(s.Seal.Value, "d=acme.example")) {
 			t.Errorf("%+v", s)
 		}
@@ -135,24 +137,25 @@ func TestMailSignatures(t *testing.T) {
 func TestKeyExchangeSizes(t *testing.T) {
 	r := newRig(t)
 	sum := sumOf(r.shownBy(t, mx).Raw)
+	atHost := act.Context{Region: "us", Purpose: "smtp-server", Trace: "t"}
 	for _, n := range []int{0, 31, 33, 64} {
 		for _, x := range []act.KeyExchange{{ClientRandom: make([]byte, n), ServerRandom: make([]byte, 32)}, {ClientRandom: make([]byte, 32), ServerRandom: make([]byte, n)}} {
 			x.Curve, x.Public = 29, make([]byte, 32)
-			_, err := r.HandshakeAsHost(t.Context(), someone(), act.HostHandshake{Host: mx, Identity: sum, Scheme: 0x0403, Exchange: &x})
+			_, err := r.HandshakeAsHost(t.Context(), someone(), act.HostHandshake{Context: atHost, Host: mx, Identity: sum, Scheme: 0x0403, Exchange: &x})
 			if !fault.Is(err, fault.Invalid) {
 				t.Errorf("%d bytes: %v", n, err)
 			}
 		}
 	}
 	for _, n := range []int{0, 31, 64} {
-		_, err := r.HandshakeAsHost(t.Context(), someone(), act.HostHandshake{Host: mx, Identity: sum, Scheme: 0x0403, Transcript: make([]byte, n)})
+		_, err := r.HandshakeAsHost(t.Context(), someone(), act.HostHandshake{Context: atHost, Host: mx, Identity: sum, Scheme: 0x0403, Transcript: make([]byte, n)})
 		if !fault.Is(err, fault.Invalid) {
 			t.Errorf("a transcript of %d bytes: %v", n, err)
 		}
 	}
 	r.boundAll(t, "acme")
 	one := r.to(t, r.issued(t, "acme", ofClient, 0), act.Active)
-	_, err := r.HandshakeAsHost(t.Context(), someone(), act.HostHandshake{Host: mx, Identity: one.SHA256, Scheme: 0x0403, Transcript: make([]byte, 32)})
+	_, err := r.HandshakeAsHost(t.Context(), someone(), act.HostHandshake{Context: atHost, Host: mx, Identity: one.SHA256, Scheme: 0x0403, Transcript: make([]byte, 32)})
 	if !fault.Is(err, fault.Denied) {
 		t.Errorf("a tenant's key as a host: %v", err)
 	}

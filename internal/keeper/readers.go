@@ -40,10 +40,11 @@ func (k *Keeper) SearchLedger(ctx context.Context, _ wire.Peer, q act.Search) (a
 	if q.Limit == 0 {
 		q.Limit = usualFound
 	}
-	found, err := k.ledger.Search(ctx, ledger.Filter{
+	f := ledger.Filter{
 		Tenant: q.Tenant, Connection: q.Connection, Actor: q.Actor, Act: q.Act, Trace: q.Of,
 		Since: q.Since, Until: q.Until, From: q.From, Limit: q.Limit,
-	})
+	}
+	found, err := k.ledger.Search(ctx, f)
 	if err != nil {
 		return none, err
 	}
@@ -54,11 +55,26 @@ func (k *Keeper) SearchLedger(ctx context.Context, _ wire.Peer, q act.Search) (a
 			return none, err
 		}
 		if bytes += len(d.Document) + 1; bytes > pageBytes {
-			break
+			none.Next = e.Index
+			return none, nil
 		}
 		none.Entries = append(none.Entries, d.Document)
 	}
-	return none, nil
+	if len(found) == q.Limit {
+		none.Next, err = k.another(ctx, f, found[len(found)-1].Index+1)
+	}
+	return none, err
+}
+
+// another is the index of the next entry that a filter matches, 0 when there is
+// none.
+func (k *Keeper) another(ctx context.Context, f ledger.Filter, from int64) (int64, error) {
+	f.From, f.Limit = from, 1
+	more, err := k.ledger.Search(ctx, f)
+	if err != nil || len(more) == 0 {
+		return 0, err
+	}
+	return more[0].Index, nil
 }
 
 // ShowEntry is of wire.Acts.

@@ -38,23 +38,29 @@ func TestReaders(t *testing.T) {
 		for _, c := range []struct {
 			q    act.Search
 			want int
+			next int64
 		}{
-			{act.Search{}, usualFound},
-			{act.Search{Limit: 1000, From: first}, 250},
-			{act.Search{From: first + 240}, 10},
-			{act.Search{Context: of("acme", ""), Limit: 1000}, 125},
-			{act.Search{Context: of("acme", "c2"), Limit: 1000}, 62},
-			{act.Search{Context: of("acme", "c1"), Limit: 1000}, 0},
-			{act.Search{Of: "t7"}, 1},
-			{act.Search{Context: of("acme", ""), Of: "t7"}, 0},
-			{act.Search{Act: "y"}, 0},
-			{act.Search{Actor: "keeper", Limit: 7}, 7},
-			{act.Search{Since: time.Now().Add(time.Hour)}, 0},
-			{act.Search{Until: time.Now().Add(-time.Hour)}, 0},
+			{act.Search{}, usualFound, usualFound},
+			{act.Search{Limit: 1000, From: first}, 250, 0},
+			{act.Search{Limit: 250, From: first}, 250, 0},
+			{act.Search{Limit: 249, From: first}, 249, first + 249},
+			{act.Search{From: first + 240}, 10, 0},
+			{act.Search{Context: of("acme", ""), Limit: 1000}, 125, 0},
+			{act.Search{Context: of("acme", ""), Limit: 125}, 125, 0},
+			{act.Search{Context: of("acme", ""), Limit: 124}, 124, first + 248},
+			{act.Search{Context: of("acme", "c2"), Limit: 1000}, 62, 0},
+			{act.Search{Context: of("acme", "c1"), Limit: 1000}, 0, 0},
+			{act.Search{Of: "t7"}, 1, 0},
+			{act.Search{Of: "t7", Limit: 1}, 1, 0},
+			{act.Search{Context: of("acme", ""), Of: "t7"}, 0, 0},
+			{act.Search{Act: "y"}, 0, 0},
+			{act.Search{Actor: "keeper", Limit: 7}, 7, 7},
+			{act.Search{Since: time.Now().Add(time.Hour)}, 0, 0},
+			{act.Search{Until: time.Now().Add(-time.Hour)}, 0, 0},
 		} {
 			got, err := r.SearchLedger(ctx, someone(), c.q)
-			if err != nil || got.Entries == nil || len(got.Entries) != c.want {
-				t.Errorf("%+v: %d, want %d: %v", c.q, len(got.Entries), c.want, err)
+			if err != nil || got.Entries == nil || len(got.Entries) != c.want || got.Next != c.next {
+				t.Errorf("%+v: %d and %d, want %d and %d: %v", c.q, len(got.Entries), got.Next, c.want, c.next, err)
 			}
 		}
 		for _, q := range []act.Search{{Limit: 1001}, {Limit: -1}, {From: -1}} {
@@ -110,19 +116,14 @@ func TestLongAnswer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(got.Entries) == 0 {
-			break
-		}
 		b, err := json.Marshal(got)
 		if err != nil || len(b) > 1<<20 {
 			t.Fatalf("%d bytes: %v", len(b), err)
 		}
 		seen += len(got.Entries)
-		var last struct{ Index int64 }
-		if err := json.Unmarshal(got.Entries[len(got.Entries)-1], &last); err != nil {
-			t.Fatal(err)
+		if from = got.Next; from == 0 {
+			break
 		}
-		from = last.Index + 1
 	}
 	if seen != 200 {
 		t.Errorf("%d entries", seen)

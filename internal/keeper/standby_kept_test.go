@@ -28,7 +28,7 @@ import (
 func TestStandbyRebound(t *testing.T) {
 	second := newFickle(t)
 	eachStore(t, func(t *testing.T, r *rig) {
-		second.turn(nil)
+		defer second.turn(nil) // before the next keeper begins: it looks at once
 		r.boundAll(t, "acme")
 		one, next := r.to(t, r.issued(t, "acme", ofClient, 0), act.Active), r.standby(t, "acme", ofClient, 2)
 		to := aBinding()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -25,8 +26,11 @@ type appends struct {
 	working bool
 
 	// The worker's own: a batch of which nobody knows whether it was committed.
-	doubt []tlog.Hash
+	doubt []line
 	after *frontier // the tree if it was
+	// landed are the entries of such a batch that was, by their text without the
+	// index: whoever was told that it failed may bring the same again.
+	landed map[string]int64
 }
 
 // request is one call of Append.
@@ -50,8 +54,9 @@ const (
 // Append writes entries at the end of the log, all of them or none, and returns
 // the index of the first when they are on disk. An entry with a key that the
 // log has is not written; its index is the old one's. An error of kind later
-// leaves open whether the entries are there, as when the connection to the
-// database is lost in its commit.
+// leaves open whether the entries are there, as when the database is lost in a
+// commit and does not come back. Whoever gives entries a time may append the
+// same again after it: those that are there are not written twice.
 func (l *Ledger) Append(ctx context.Context, entries ...Entry) (int64, error) {
 	indexes, err := l.AppendEach(ctx, entries)
 	if err != nil {
@@ -164,6 +169,7 @@ type line struct {
 	index int64
 	e     *Entry
 	hash  tlog.Hash
+	tail  []byte // the leaf without its index
 	leaf  []byte
 }
 
@@ -179,18 +185,34 @@ func (l *Ledger) commit(group []*request) error {
 	if err != nil || len(lines) == 0 {
 		return err
 	}
-	err = l.door.Change(ctx, func(tx store.KeeperTx) error { return write(tx, lines, full) })
+	end, err := l.signTail(ctx, next)
 	if err != nil {
-		q := &l.queue
-		q.after, q.doubt = next, nil
-		for _, n := range lines {
-			q.doubt = append(q.doubt, n.hash)
-		}
-		return fault.Wrap(fault.Later, "ledger.Append", err)
+		return err
 	}
-	l.publish(next)
-	return nil
+	err = l.door.Change(ctx, func(tx store.KeeperTx) error {
+		if err := write(tx, lines, full); err != nil {
+			return err
+		}
+		_, err := tx.Exec(upsertTail, end)
+		return err
+	})
+	if err == nil {
+		l.publish(next)
+		return nil
+	}
+	l.queue.after, l.queue.doubt = next, lines
+	// The database may answer again at once, and then it is known.
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	if l.settle(ctx) == nil && l.committed() == next {
+		l.queue.landed = nil // their callers are told
+		return nil
+	}
+	return fault.Wrap(fault.Later, "ledger.Append", err)
 }
+
+// settleTime is how long a commit that failed is asked after.
+const settleTime = 5 * time.Second
 
 // lay gives each entry its index, and appends its hash to the tree.
 func (l *Ledger) lay(ctx context.Context, group []*request, next *frontier) ([]line, []tile, error) {
@@ -209,7 +231,12 @@ func (l *Ledger) lay(ctx context.Context, group []*request, next *frontier) ([]l
 				r.indexes[i] = index
 				continue
 			}
-			n := line{index: next.size, e: e, leaf: leaf(next.size, r.tails[i])}
+			if index, have := l.queue.landed[string(r.tails[i])]; have {
+				delete(l.queue.landed, string(r.tails[i]))
+				r.indexes[i] = index
+				continue
+			}
+			n := line{index: next.size, e: e, tail: r.tails[i], leaf: leaf(next.size, r.tails[i])}
 			n.hash = tlog.RecordHash(n.leaf)
 			r.indexes[i] = n.index
 			if e.Key != "" {
@@ -278,7 +305,8 @@ func (l *Ledger) settle(ctx context.Context) error {
 	}
 	switch {
 	case len(found) == 0:
-	case equal(found, l.queue.doubt):
+	case same(found, l.queue.doubt):
+		l.queue.land()
 		l.publish(l.queue.after)
 	default:
 		err = fault.New(fault.Conflict, "ledger.Append", "somebody else writes to this ledger").
@@ -320,12 +348,21 @@ func (l *Ledger) beyond(ctx context.Context, from int64, n int) ([]tlog.Hash, er
 	return found, store.Fault("ledger.Append", rows.Err())
 }
 
-func equal(a, b []tlog.Hash) bool {
-	if len(a) != len(b) {
+// land remembers a batch that is there though its callers were told that it
+// failed.
+func (q *appends) land() {
+	q.landed = make(map[string]int64, len(q.doubt))
+	for _, n := range q.doubt {
+		q.landed[string(n.tail)] = n.index
+	}
+}
+
+func same(found []tlog.Hash, lines []line) bool {
+	if len(found) != len(lines) {
 		return false
 	}
-	for i := range a {
-		if a[i] != b[i] {
+	for i := range found {
+		if found[i] != lines[i].hash {
 			return false
 		}
 	}

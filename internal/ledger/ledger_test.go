@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -447,35 +448,44 @@ func TestTwoWriters(t *testing.T) {
 	})
 }
 
-// A commit that failed and took all the same is found before the next.
+// A commit that failed and took all the same is found before the next, and
+// what is brought again is not written twice.
 func TestUnknownCommit(t *testing.T) {
 	each(t, func(d *desk) {
 		d.fill(254)
 		before := d.l.committed()
 		d.fill(5)
 		after := d.l.committed()
-		var hashes []tlog.Hash
+		var lines []line
 		all, err := d.l.Search(d.Context(), Filter{From: 254})
 		if err != nil {
 			d.Fatal(err)
 		}
 		for i, e := range all {
-			hashes = append(hashes, tlog.RecordHash(leaf(e.Index, e.tail())))
-			if fmt.Sprintf("%x", hashes[i][:]) != e.Hash {
+			lines = append(lines, line{index: e.Index, tail: e.tail(), hash: tlog.RecordHash(leaf(e.Index, e.tail()))})
+			if fmt.Sprintf("%x", lines[i].hash[:]) != e.Hash {
 				d.Fatal("an entry that was read and written is another")
 			}
 		}
 		d.l.publish(before)
-		d.l.queue.doubt, d.l.queue.after = hashes, after
-		if first := d.append(entry(1)); first != 259 {
+		d.l.queue.doubt, d.l.queue.after = lines, after
+		other := entry(1)
+		other.Trace = "another"
+		if first := d.append(other); first != 259 {
 			d.Error(first)
+		}
+		if again, err := d.l.AppendEach(d.Context(), []Entry{all[3], other, all[1]}); err != nil || !slices.Equal(again, []int64{257, 260, 255}) {
+			d.Errorf("%v %v", again, err)
+		}
+		if again, err := d.l.AppendEach(d.Context(), all[3:4]); err != nil || again[0] != 261 { // a second time is another
+			d.Errorf("%v %v", again, err)
 		}
 		// And one that did not take is forgotten.
-		d.l.queue.doubt, d.l.queue.after = hashes, after
-		if first := d.append(entry(1)); first != 260 {
+		d.l.queue.doubt, d.l.queue.after = lines, after
+		if first := d.append(other); first != 262 {
 			d.Error(first)
 		}
-		if r := d.verify(d.export()); !r.OK || r.Entries != 261 {
+		if r := d.verify(d.export()); !r.OK || r.Entries != 263 {
 			d.Errorf("%+v", r)
 		}
 	})

@@ -49,7 +49,7 @@ func (l *Ledger) load(ctx context.Context) error {
 	err = store.Fault("ledger.Open", l.door.QueryRow(ctx, newestCheckpoint).Scan(&text))
 	if fault.Is(err, fault.Missing) {
 		l.tree = f
-		return nil
+		return l.checkTail(ctx, f, 0)
 	}
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func (l *Ledger) load(ctx context.Context) error {
 		return tampered("ledger.Open", fmt.Sprintf("the ledger is not the one whose first %d entries were signed at %s", cp.Size, stamp(cp.Time)))
 	}
 	l.tree, l.newest = f, cp
-	return nil
+	return l.checkTail(ctx, f, cp.Size)
 }
 
 // readFrontier reads at most 255 rows of each level.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
 
@@ -15,6 +16,10 @@ const (
 	// setting back of it returns.
 	retireStep = 2 * retireEvery
 	retirePage = 500 // entries in one commit
+	// retireWait is how long a pass waits for exports to end. It does not queue
+	// for them: that would hold up every export behind one that nobody reads.
+	retireWait = time.Minute
+	retireLook = 50 * time.Millisecond
 	// retireAct is the act of the entry that is written before texts are
 	// removed; audit knows it.
 	retireAct = "ledger.retain"
@@ -62,9 +67,18 @@ func (l *Ledger) Retire(ctx context.Context) (int64, error) {
 	if err != nil || end == first {
 		return 0, err
 	}
+	if err := l.noExport(ctx); err != nil {
+		return 0, err
+	}
+	defer l.ending.Unlock()
 	// The intention comes first, so that whoever finds a text gone finds in the
 	// log why.
 	_, err = l.Append(ctx, Entry{Source: Witnessed, Actor: "keeper", Act: retireAct, Subject: fmt.Sprintf("below %d", end), Count: end - first})
+	if err == nil {
+		// Unsigned it would excuse nothing: anybody can write behind the last
+		// checkpoint.
+		_, err = l.Checkpoint(ctx)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -105,11 +119,24 @@ func (l *Ledger) endedPage(ctx context.Context, from int64, cut time.Time) (n in
 	return n, n == block, store.Fault("ledger.Retire", rows.Err())
 }
 
-// remove empties rows from first to end, a page in each commit. An export sees
-// all of it or nothing.
+// noExport returns when none is under way, with the lock held that keeps others
+// waiting.
+func (l *Ledger) noExport(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, retireWait)
+	defer cancel()
+	for !l.ending.TryLock() {
+		select {
+		case <-wait.Done():
+			return fault.New(fault.Later, "ledger.Retire", "an export of the ledger has been under way all the time")
+		case <-time.After(retireLook):
+		}
+	}
+	return nil
+}
+
+// remove empties rows from first to end, a page in each commit. The caller
+// holds the lock: an export sees all of it or nothing.
 func (l *Ledger) remove(ctx context.Context, first, end int64) error {
-	l.ending.Lock()
-	defer l.ending.Unlock()
 	for at := first; at < end; at += retirePage {
 		to := min(at+retirePage, end)
 		err := l.door.Change(ctx, func(tx store.KeeperTx) error {

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +120,55 @@ func TestRetireWhileExporting(t *testing.T) {
 		}
 		if r := d.verify(d.export()); !r.OK || r.Removed != 3000 {
 			d.Errorf("%+v", r)
+		}
+	})
+}
+
+// stuck is a reader that takes the first piece of an export and no more.
+type stuck struct{ begun, end chan struct{} }
+
+func (s stuck) Write(b []byte) (int, error) {
+	close(s.begun)
+	<-s.end
+	return 0, io.ErrClosedPipe
+}
+
+// An export that nobody reads holds no other up, and retention waits for it.
+func TestRetireWhileStuck(t *testing.T) {
+	each(t, func(d *desk) {
+		d.open(func(c *Config) { c.Retention = time.Hour })
+		d.fill(3000)
+		d.sign()
+		d.now = func() time.Time { return start().Add(2 * time.Hour) }
+		d.l.cut = pastCut{start().Add(time.Hour), true}
+		s := stuck{make(chan struct{}), make(chan struct{})}
+		ended := make(chan error)
+		go func() { ended <- d.l.Export(context.Background(), s) }()
+		<-s.begun
+		short, cancel := context.WithTimeout(d.Context(), 200*time.Millisecond)
+		defer cancel()
+		retired := make(chan error)
+		go func() {
+			_, err := d.l.Retire(short)
+			retired <- err
+		}()
+		for range 3 {
+			if r := d.verify(d.export()); !r.OK || r.Removed != 0 {
+				d.Errorf("%+v", r)
+			}
+		}
+		if err := <-retired; !fault.Is(err, fault.Later) {
+			d.Error(err)
+		}
+		if n := d.l.Size(); n != 3000 {
+			d.Errorf("%d entries, though nothing was removed", n)
+		}
+		close(s.end)
+		if err := <-ended; err == nil {
+			d.Error("an export that broke off is none")
+		}
+		if n, err := d.l.Retire(d.Context()); n != 3000 || err != nil {
+			d.Error(n, err)
 		}
 	})
 }

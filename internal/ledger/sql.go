@@ -34,6 +34,9 @@ const (
 	selectTile  store.KeeperSQL = `SELECT hashes FROM ledger_tile WHERE level = $1 AND n = $2`
 	selectTiles store.KeeperSQL = `SELECT n, hashes FROM ledger_tile WHERE level = $1 AND n >= $2 AND n < $3 ORDER BY n`
 
+	selectTail store.KeeperSQL = `SELECT note FROM ledger_tail WHERE id = 1`
+	upsertTail store.KeeperSQL = `INSERT INTO ledger_tail (id, note) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET note = excluded.note`
+
 	insertCheckpoint store.KeeperSQL = `INSERT INTO ledger_checkpoint (size, time, note) VALUES ($1, $2, $3)`
 	newestCheckpoint store.KeeperSQL = `SELECT note FROM ledger_checkpoint ORDER BY size DESC LIMIT 1`
 	checkpointOf     store.KeeperSQL = `SELECT note FROM ledger_checkpoint WHERE size = $1`

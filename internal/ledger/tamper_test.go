@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/ledger/audit"
 	"github.com/sallyport-mail/sallyport/internal/store"
@@ -252,5 +254,60 @@ func TestHidden(t *testing.T) {
 		if differ, err := d.l.Columns(d.Context()); err != nil || fmt.Sprint(differ) != "[7 2050]" {
 			d.Error(differ, err)
 		}
+	})
+}
+
+// Who has the database and no key can put no entry behind the last checkpoint,
+// and take none from there, while the keeper is away.
+func TestForgedEnd(t *testing.T) {
+	forge := func(d *desk, n int64, e Entry) {
+		e.Time = start()
+		raw := leaf(n, e.tail())
+		err := d.db.Keeper().Change(d.Context(), func(tx store.KeeperTx) error {
+			return write(tx, []line{{index: n, e: &e, hash: tlog.RecordHash(raw), leaf: raw}}, nil)
+		})
+		if err != nil {
+			d.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		do   func(d *desk, end int64)
+		want string
+	}{
+		"an entry put behind the end": {func(d *desk, end int64) { forge(d, end, entry(77)) }, "from 262 to 262 were put behind"},
+		"the last replaced": {func(d *desk, end int64) {
+			d.sql(deleteRow(int(end - 1)))
+			forge(d, end-1, entry(77))
+		}, "not what it was"},
+		"the last gone":   {func(d *desk, end int64) { d.sql(deleteRow(int(end - 1))) }, "ends after 261 entries, and had 262"},
+		"the tail gone":   {func(d *desk, end int64) { d.sql("DELETE FROM ledger_tail") }, "from 260 to 261"},
+		"the tail edited": {func(d *desk, end int64) { d.sql("UPDATE ledger_tail SET note = note || 'x'") }, "not one that its key has signed"},
+		"a checkpoint as the tail": {func(d *desk, end int64) {
+			d.sql("UPDATE ledger_tail SET note = (SELECT note FROM ledger_checkpoint LIMIT 1)")
+		}, "not what it was"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(d *desk) {
+				d.fill(260)
+				d.sign()
+				d.fill(2)
+				if _, err := d.tryOpen(); err != nil {
+					d.Fatal(err)
+				}
+				c.do(d, 262)
+				if _, err := d.tryOpen(); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), c.want) {
+					d.Errorf("%v", err)
+				}
+			})
+		})
+	}
+	// A log from before there were tails, all of it signed.
+	each(t, func(d *desk) {
+		d.fill(260)
+		d.sign()
+		d.sql("DELETE FROM ledger_tail")
+		d.open()
+		d.fill(1)
+		d.open()
 	})
 }

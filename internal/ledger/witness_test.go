@@ -382,7 +382,7 @@ func TestFileWitness(t *testing.T) {
 			d.open(with)
 		}
 		// The log is an old copy.
-		d.sql("DELETE FROM ledger_entry WHERE idx >= 305", "DELETE FROM ledger_checkpoint WHERE size > 305")
+		d.sql("DELETE FROM ledger_entry WHERE idx >= 305", "DELETE FROM ledger_checkpoint WHERE size > 305", "DELETE FROM ledger_tail")
 		d.open(with)
 		d.sign()
 		if s, err := d.submit(); !fault.Is(err, fault.Conflict) || !s.RolledBack {

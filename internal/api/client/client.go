@@ -150,6 +150,12 @@ func (c *Client) unreachable(err error) error {
 // List reads every page of a listing and calls each with every item; at most
 // limit items when limit is positive.
 func (c *Client) List(ctx context.Context, path string, query url.Values, limit int, each func(json.RawMessage) error) error {
+	_, err := c.Some(ctx, path, query, limit, each)
+	return err
+}
+
+// Some is List that tells whether there are more than the limit.
+func (c *Client) Some(ctx context.Context, path string, query url.Values, limit int, each func(json.RawMessage) error) (more bool, err error) {
 	q := maps.Clone(query)
 	if q == nil {
 		q = url.Values{}
@@ -164,11 +170,11 @@ func (c *Client) List(ctx context.Context, path string, query url.Values, limit 
 		left -= n
 		switch {
 		case err != nil:
-			return err
+			return false, err
 		case next == "" || limit > 0 && left <= 0:
-			return nil
+			return next != "", nil
 		case next == q.Get("after"):
-			return fault.New(fault.Internal, "client.List", "the listing does not advance")
+			return false, fault.New(fault.Internal, "client.List", "the listing does not advance")
 		}
 		q.Set("after", next)
 	}

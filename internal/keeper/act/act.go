@@ -355,10 +355,11 @@ type Search struct {
 }
 
 // Entries are ledger entries in the order of their indexes, as docs/ledger.md
-// shows them. They may be fewer than were asked for: the log's end is reached
-// when none come.
+// shows them. They may be fewer than were asked for although there are more:
+// Next tells.
 type Entries struct {
 	Entries []json.RawMessage `json:"entries"`
+	Next    int64             `json:"next,omitempty"` // the index to go on from, 0 at the end
 }
 
 // Entry asks for one entry or its proof.
@@ -380,7 +381,7 @@ type Log struct {
 // Alarm is something that a person should look at.
 type Alarm struct {
 	At     time.Time `json:"at"`
-	Kind   string    `json:"kind"` // "rate", "refused", "decoy", "breaker", "rotation", "issuer", "renewal", "import", "witness", "frozen"
+	Kind   string    `json:"kind"` // "rate", "refused", "decoy", "breaker", "rotation", "issuer", "renewal", "import", "witness", "frozen", "disk"
 	Tenant string    `json:"tenant,omitempty"`
 	Text   string    `json:"text"`
 }

@@ -175,12 +175,11 @@ func (r *Remote) EnterEvents(ctx context.Context, events []act.Event) error {
 	return err
 }
 
-// SearchLedger finds entries in the order of their indexes; the tenant, when
-// there is one, and what q asks for narrow it.
-func (r *Remote) SearchLedger(ctx context.Context, tenant, connection string, q act.Search) ([]json.RawMessage, error) {
+// SearchLedger finds entries in the order of their indexes, and says where to
+// go on; the tenant, when there is one, and what q asks for narrow it.
+func (r *Remote) SearchLedger(ctx context.Context, tenant, connection string, q act.Search) (act.Entries, error) {
 	q.Context = r.about(ctx, tenant, connection, purposeLedger)
-	got, err := ask[act.Entries](ctx, r, act.SearchLedger, q)
-	return got.Entries, err
+	return ask[act.Entries](ctx, r, act.SearchLedger, q)
 }
 
 // ShowEntry is one entry of the ledger.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
@@ -49,6 +50,9 @@ type Server struct {
 	c    Config
 	all  map[act.Name]route
 	http *http.Server
+
+	larges  chan struct{} // a slot for each large body that is read
+	streams chan struct{} // and for each long answer under way
 }
 
 const (
@@ -56,6 +60,7 @@ const (
 	headerTime = 5 * time.Second
 	maxName    = 100
 	maxContext = 256
+	atOnce     = 16 // large bodies, and long answers
 )
 
 // New makes a server; it listens when Serve is called.
@@ -74,7 +79,7 @@ func New(c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{c: c}
+	s := &Server{c: c, larges: make(chan struct{}, atOnce), streams: make(chan struct{}, atOnce)}
 	s.all = s.routes(c.Acts)
 	s.http = &http.Server{
 		Handler: s, ConnContext: withPeer,
@@ -165,14 +170,15 @@ type rawRequest struct {
 	name  act.Name
 	scope scope
 	peer  Peer
-	body  *json.Decoder
+	body  io.Reader
+	limit int64
 	out   *streamWriter
 }
 
 // serve makes a route's doing from the method of Acts.
 func serve[Q act.Request, A any](f func(context.Context, Peer, Q) (A, error)) func(*Server, context.Context, rawRequest) (any, error) {
 	return func(s *Server, ctx context.Context, r rawRequest) (any, error) {
-		q, err := read[Q](s, r)
+		q, err := read[Q](ctx, s, r)
 		if err != nil {
 			return nil, err
 		}
@@ -182,20 +188,19 @@ func serve[Q act.Request, A any](f func(context.Context, Peer, Q) (A, error)) fu
 	}
 }
 
-func read[Q act.Request](s *Server, r rawRequest) (q Q, err error) {
-	if err := r.body.Decode(&q); err != nil {
-		return q, readFault(err)
-	}
-	return q, s.stated(q.Stated(), r)
-}
-
 // stream makes a route's doing from a method that writes its answer bit by
 // bit. It may take as long as somebody reads: each write has its own time.
 func stream[Q act.Request](f func(context.Context, Peer, Q, io.Writer) error) func(*Server, context.Context, rawRequest) (any, error) {
 	return func(s *Server, ctx context.Context, r rawRequest) (any, error) {
-		q, err := read[Q](s, r)
+		q, err := read[Q](ctx, s, r)
 		if err != nil {
 			return nil, err
+		}
+		select {
+		case s.streams <- struct{}{}:
+			defer func() { <-s.streams }()
+		default:
+			return nil, busy("as much is given out already as is at a time")
 		}
 		err = f(ctx, r.peer, q, r.out)
 		if err != nil && r.out.begun {
@@ -225,21 +230,11 @@ func (w *streamWriter) Write(b []byte) (int, error) {
 	return w.w.Write(b)
 }
 
-func readFault(err error) error {
-	const op = "wire.Read"
-	var long *http.MaxBytesError
-	if errors.As(err, &long) {
-		return fault.New(fault.Invalid, op, "the request has more than "+strconv.FormatInt(long.Limit, 10)+" bytes").
-			WithHint("Send fewer or shorter fields.")
-	}
-	return (&fault.Error{Kind: fault.Invalid, Op: op, Err: errors.New("the request is not the JSON of this act: " + err.Error())}).
-		WithHint("Use the client of the same version as the keeper.")
-}
-
-// stated refuses a request that does not say for whom, or says another region.
+// stated refuses a request that does not say for whom, says another region, or
+// names what can be no name.
 func (s *Server) stated(c act.Context, r rawRequest) error {
 	const op = "wire.Stated"
-	reason := ""
+	kind, reason, hint := fault.Denied, "", "State region, purpose and trace, and what the act is of."
 	switch {
 	case c.Region != s.c.Region:
 		reason = "the request is for another region than this keeper's"
@@ -251,23 +246,30 @@ func (s *Server) stated(c act.Context, r rawRequest) error {
 	case r.scope == ofRegion && (c.Tenant != "" || c.Connection != ""):
 		reason = "the act is of the region, and the request names a tenant"
 	}
-	for _, t := range []string{c.Region, c.Tenant, c.Connection, c.Purpose, c.Trace} {
-		if len(t) > maxContext {
-			return fault.New(fault.Invalid, op, "a name in the request has more than 256 bytes").WithHint("Shorten it.")
+	// No entry can have such a name, so that the act would leave none.
+	for _, t := range []*string{&c.Region, &c.Tenant, &c.Connection, &c.Purpose, &c.Trace} {
+		if len(*t) > maxContext || strings.ContainsFunc(*t, isOdd) {
+			kind, reason = fault.Invalid, "a name in the request has more than 256 bytes, or characters that are not printed"
+			hint = "Shorten it, and leave those characters out."
 		}
+		*t = (*t)[:min(len(*t), maxContext)]
 	}
 	if reason == "" {
 		return nil
 	}
 	s.refuse(Refusal{Peer: r.peer, Act: r.name, Context: c, Reason: reason})
-	return fault.New(fault.Denied, op, reason).WithHint("State region, purpose and trace, and what the act is of.")
+	return fault.New(kind, op, reason).WithHint(hint)
 }
 
+// isOdd is what a name has no use for: what moves a cursor, turns the direction
+// of a text, or is not seen.
+func isOdd(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }
+
+// refuse tells of a refusal. Who is refused may come back as often as he likes,
+// so the log is told by those who sum it up.
 func (s *Server) refuse(r Refusal) {
-	if len(r.Act) > maxName {
-		r.Act = r.Act[:maxName]
-	}
-	s.c.Log.Warn("keeper refused a request", "peer", r.Peer.String(), "act", string(r.Act), "reason", r.Reason)
+	r.Act = r.Act[:min(len(r.Act), maxName)]
+	s.c.Log.Debug("keeper refused a request", "peer", r.Peer.String(), "act", string(r.Act), "reason", r.Reason)
 	s.c.Refused(r)
 }
 
@@ -289,9 +291,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			WithHint("Add the act to the peer's grant in the keeper's settings, if it should."))
 		return
 	}
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, rt.limit))
-	d.DisallowUnknownFields()
-	got, err := rt.do(s, r.Context(), rawRequest{name: name, scope: rt.scope, peer: peer, body: d, out: &streamWriter{w: w, time: 2 * s.c.ActTime}})
+	got, err := rt.do(s, r.Context(), rawRequest{name: name, scope: rt.scope, peer: peer, body: http.MaxBytesReader(w, r.Body, rt.limit),
+		limit: rt.limit, out: &streamWriter{w: w, time: 2 * s.c.ActTime}})
 	if _, done := got.(streamed); done && err == nil {
 		return
 	}

@@ -18,6 +18,11 @@ const (
 	tileWidth    = 256
 	maxLine      = 1 << 20
 	maxProblems  = 1000
+	maxWhat      = 500 // bytes of one problem's text
+	maxKeys      = 100
+	// mostUnsigned is how many entries may stand behind the last checkpoint: one
+	// is signed when 1,000 are uncovered, and a commit has 4,096 at most.
+	mostUnsigned = 20_000
 	retainAct    = "ledger.retain"
 )
 
@@ -104,8 +109,10 @@ type verifier struct {
 	lines   []seen
 	tree    peaks
 	pending []sum
-	claimed int64 // retention entries say that texts below this were removed
-	removed int64 // the highest index behind a removed text
+	claims  []claim // of this tile, that no checkpoint covers yet
+	older   claim   // those of earlier tiles as one, with the highest index
+	claimed int64   // signed retention entries say that texts below this were removed
+	removed int64   // the highest index behind a removed text
 }
 
 // seen is an entry's line.
@@ -120,7 +127,15 @@ func (v *verifier) problem(index int64, format string, args ...any) {
 		v.report.More++
 		return
 	}
-	v.report.Problems = append(v.report.Problems, Problem{Index: index, What: fmt.Sprintf(format, args...)})
+	v.report.Problems = append(v.report.Problems, Problem{Index: index, What: brief(fmt.Sprintf(format, args...))})
+}
+
+// brief bounds a problem's text: parts of it are the file's.
+func brief(what string) string {
+	if len(what) > maxWhat {
+		return strings.ToValidUTF8(what[:maxWhat], "") + "…"
+	}
+	return what
 }
 
 // line is the next line without its end. A last line without an end is none.
@@ -150,9 +165,9 @@ func (v *verifier) begin(o Options) error {
 		return errors.New("this is no export of a ledger: it has no first line")
 	}
 	var head struct {
-		Format, Origin string
-		Keys           []string
-		Size           int64
+		Format, Origin, Region string
+		Keys                   []string
+		Size                   int64
 	}
 	if err := json.Unmarshal(line, &head); err != nil || head.Format == "" {
 		return errors.New("this is no export of a ledger")
@@ -170,6 +185,9 @@ func (v *verifier) begin(o Options) error {
 	if head.Origin != v.keys.origin {
 		v.problem(0, "the export says it is of %.100q, and the key is of %q", head.Origin, v.keys.origin)
 	}
+	if !ofRegion(v.keys.origin, head.Region) {
+		v.problem(0, "the export says it is of the region %.100q, and the key is of %.100q", head.Region, v.keys.origin)
+	}
 	if len(o.Anchor) == 0 {
 		return nil
 	}
@@ -179,6 +197,13 @@ func (v *verifier) begin(o Options) error {
 	}
 	v.anchor = &a
 	return nil
+}
+
+// ofRegion reports whether an origin is of a region: it begins with
+// "sallyport.<region>".
+func ofRegion(origin, region string) bool {
+	rest, ok := strings.CutPrefix(origin, "sallyport."+region)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '/')
 }
 
 // read takes one line.
@@ -218,12 +243,7 @@ func (v *verifier) entry(line []byte) error {
 	s := seen{index: -1, hash: leafHash(line)}
 	if e, err := readEntry(line); err == nil {
 		s.index = e.index
-		if e.act == retainAct && e.source == "witnessed" {
-			var below int64
-			if _, err := fmt.Sscanf(e.subject, "below %d", &below); err == nil && below <= e.index {
-				v.claimed = max(v.claimed, below)
-			}
-		}
+		v.claim(e)
 	}
 	return v.see(s)
 }
@@ -242,12 +262,14 @@ func (v *verifier) see(s seen) error {
 type said struct {
 	index                int64
 	act, source, subject string
+	actor                string
 }
 
 func readEntry(leaf []byte) (said, error) {
 	var e struct {
 		Index                *int64
 		Act, Source, Subject string
+		Actor                string
 	}
 	if err := json.Unmarshal(leaf, &e); err != nil {
 		return said{}, err
@@ -255,7 +277,7 @@ func readEntry(leaf []byte) (said, error) {
 	if e.Index == nil || !bytes.HasPrefix(leaf, strconv.AppendInt([]byte(`{"index":`), *e.Index, 10)) {
 		return said{}, errors.New("an entry begins with its index")
 	}
-	return said{*e.Index, e.Act, e.Source, e.Subject}, nil
+	return said{*e.Index, e.Act, e.Source, e.Subject, e.Actor}, nil
 }
 
 // hashes takes the hashes of a tile, and holds its entries against them.
@@ -325,6 +347,7 @@ func (v *verifier) checkpoint(text string) {
 		return
 	}
 	v.report.Checkpoint = &c
+	v.cover(c.Size)
 }
 
 func (c Checkpoint) when() string {
@@ -358,6 +381,8 @@ func (v *verifier) conclude() Report {
 	switch {
 	case !v.signed && r.Entries > 0:
 		v.problem(0, "no checkpoint was signed of any of it")
+	case r.Unsigned > mostUnsigned:
+		v.problem(signed, "%d entries are behind the last checkpoint: those of them were taken away, or the log was not signed for long", r.Unsigned)
 	case v.removed > v.claimed:
 		v.problem(v.removed-1, "the texts of entries up to %d were removed, and the log says so only below %d", v.removed-1, v.claimed)
 	}

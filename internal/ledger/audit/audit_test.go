@@ -308,6 +308,12 @@ func TestProofByHand(t *testing.T) {
 	if r, err := VerifyProof(raw, Options{Anchor: []byte(p.checkpoint(2))}); err != nil || !r.OK {
 		t.Errorf("%+v %v", r, err)
 	}
+	if r, err := VerifyProof(raw, Options{Anchor: []byte(p.checkpoint(3))}); err != nil || !r.OK || !strings.Contains(r.Verdict, "another size") {
+		t.Errorf("%+v %v", r, err)
+	}
+	if r, err := VerifyProof(raw, Options{Anchor: []byte(p.sign(2, leafHash(nil)))}); err != nil || r.OK {
+		t.Errorf("%+v %v", r, err)
+	}
 	if _, err := VerifyProof([]byte(`{}`), Options{}); !fault.Is(err, fault.Invalid) {
 		t.Error(err)
 	}

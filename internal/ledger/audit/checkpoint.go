@@ -31,6 +31,9 @@ type keyring struct {
 func readKeys(keys []string) (keyring, error) {
 	var k keyring
 	var all []note.Verifier
+	if len(keys) > maxKeys {
+		return k, fmt.Errorf("%d verifier keys are more than a log has", len(keys))
+	}
 	for _, text := range keys {
 		v, err := note.NewVerifier(strings.TrimSpace(text))
 		if err != nil {
@@ -60,7 +63,7 @@ func (k keyring) open(raw []byte) (Checkpoint, error) {
 		return c, err
 	}
 	if c.origin != k.origin {
-		return c, fmt.Errorf("it is of %q, not of %q", c.origin, k.origin)
+		return c, fmt.Errorf("it is of %.100q, not of %.100q", c.origin, k.origin)
 	}
 	c.Signature = fmt.Sprintf("— %s %s", n.Sigs[0].Name, n.Sigs[0].Base64)
 	return c, nil

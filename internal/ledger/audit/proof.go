@@ -54,7 +54,7 @@ func VerifyProof(raw []byte, o Options) (ProofReport, error) {
 	}
 	r := ProofReport{Index: p.Index, KeysFrom: from, Problems: []Problem{}}
 	problem := func(format string, args ...any) {
-		r.Problems = append(r.Problems, Problem{Index: p.Index, What: fmt.Sprintf(format, args...)})
+		r.Problems = append(r.Problems, Problem{Index: p.Index, What: brief(fmt.Sprintf(format, args...))})
 	}
 	leaf := leafHash([]byte(p.Entry))
 	r.Hash = fmt.Sprintf("%x", leaf)
@@ -64,18 +64,22 @@ func VerifyProof(raw []byte, o Options) (ProofReport, error) {
 	if e, err := readEntry([]byte(p.Entry)); err != nil || e.index != p.Index {
 		problem("the entry is not one with this index")
 	}
+	other := false
 	c, err := keys.open([]byte(p.Checkpoint))
 	if err != nil {
 		problem("the checkpoint does not count: %v", err)
 	} else {
 		r.Checkpoint = &c
 		checkPath(p.Index, leaf, p.Hashes, c, problem)
-		o.compareAnchor(keys, c, problem)
+		other = o.compareAnchor(keys, c, problem)
 	}
 	r.OK = len(r.Problems) == 0
 	r.Verdict = "the entry is not proved"
 	if r.OK {
 		r.Verdict = fmt.Sprintf("the entry stands in the log of %d entries that was signed", c.Size)
+		if other {
+			r.Verdict += "; the anchor is of another size, and says nothing of it"
+		}
 	}
 	return r, nil
 }
@@ -99,10 +103,11 @@ func checkPath(index int64, leaf sum, hashes [][]byte, c Checkpoint, problem fun
 	}
 }
 
-// compareAnchor holds a checkpoint against an anchor of the same size.
-func (o Options) compareAnchor(keys keyring, c Checkpoint, problem func(string, ...any)) {
+// compareAnchor holds a checkpoint against an anchor of the same size, and
+// reports whether it is of another.
+func (o Options) compareAnchor(keys keyring, c Checkpoint, problem func(string, ...any)) (other bool) {
 	if len(o.Anchor) == 0 {
-		return
+		return false
 	}
 	a, err := keys.open(o.Anchor)
 	switch {
@@ -111,4 +116,5 @@ func (o Options) compareAnchor(keys keyring, c Checkpoint, problem func(string, 
 	case a.Size == c.Size && a.root != c.root:
 		problem("the anchor of the same size has another hash: there are two logs")
 	}
+	return err == nil && a.Size != c.Size
 }

@@ -3,6 +3,13 @@
 -- (internal/keeper/seal) whose associated data is made from the row's other
 -- columns, so that an edited or swapped row does not open.
 
+-- Where the ledger ends, signed with its key in the commit that wrote the end:
+-- no other row can be put behind it, or taken from it, unseen.
+CREATE TABLE ledger_tail (
+    id   INTEGER PRIMARY KEY,
+    note TEXT NOT NULL
+);
+
 -- A tenant's data key under the region's KEK. Tenants with a colon are the
 -- region's own: region:ledger, region:authority, region:hosts, region:pool,
 -- region:memory; and standby:<tenant> is a tenant's second data key, under the
