@@ -122,6 +122,9 @@ func (r *Registry) ensure(ctx context.Context, e *entry) error {
 	if p, err := r.underWay(ctx, e.Tenant, e.Name); err != nil || p != nil {
 		return wrap(op, err) // that change sees to it
 	}
+	if begun, err := r.answerLost(ctx, e, have); err != nil || begun {
+		return wrap(op, err) // so does that one
+	}
 	unready := false
 	for _, purpose := range e.purposes() {
 		err := begin(ctx, k, e, purpose, have)

@@ -202,6 +202,12 @@ func (g *grant) accept(ctx context.Context, names ...string) error {
 		return err
 	}
 	if len(names) > 1 && names[1] != names[0] {
+		if second != nil && second.TlsSenderCertificateName == names[0] { // by the second alone, so far
+			if err := g.first(ctx, first, names[0]); err != nil {
+				return err
+			}
+			return g.second(ctx, first, second, names[1])
+		}
 		if err := g.second(ctx, first, second, names[1]); err != nil {
 			return err
 		}
@@ -356,4 +362,35 @@ func (m *microsoft) dropKey(ctx context.Context, by string, der []byte) error {
 		return nil
 	}
 	return g.RemoveKey(ctx, app.ID, k.KeyID, m.proof(by))
+}
+
+// signsIn gets a token with an identity's key, and has Graph answer to it.
+func (m *microsoft) signsIn(ctx context.Context, identity string) error {
+	g, err := m.asApp(identity)
+	if err == nil {
+		_, err = g.Application(ctx, m.e.AppID)
+	}
+	return err
+}
+
+// onlyKey takes everything but one certificate off the list, on the strength of
+// that one's key.
+func (m *microsoft) onlyKey(ctx context.Context, by string, der []byte) error {
+	g, err := m.asApp(by)
+	if err != nil {
+		return err
+	}
+	app, err := g.Application(ctx, m.e.AppID)
+	if err != nil {
+		return err
+	}
+	for _, k := range app.Keys {
+		if bytes.Equal(k.Key, der) {
+			continue
+		}
+		if err := g.RemoveKey(ctx, app.ID, k.KeyID, m.proof(by)); err != nil && !fault.Is(err, fault.Missing) {
+			return err
+		}
+	}
+	return nil
 }

@@ -166,11 +166,8 @@ func (r *Registry) untell(ctx context.Context, k Keeper, e *entry, all []act.Ide
 		return nil
 	}
 	c := &change{Registry: r, e: e, k: k, all: all, p: &Replacement{}}
-	g, err := c.connectorsOf(ctx, m)
-	if err != nil || g == nil {
-		return err
-	}
-	return g.accept(ctx, plan.shown.Name)
+	_, err = c.admit(ctx, m, plan.shown.Name)
+	return err
 }
 
 func endAll(ctx context.Context, k Keeper, list []act.Identity) error {

@@ -248,6 +248,7 @@ func (c *Keeper) find(id string) (*Held, error) {
 // moves are the keeper's table (internal/keeper/state.go).
 func moves() map[act.IdentityState][]act.IdentityState {
 	return map[act.IdentityState][]act.IdentityState{
+		act.Wanted:   {act.Retired, act.Compromised},
 		act.Issued:   {act.Staged, act.Active, act.Retired, act.Compromised},
 		act.Staged:   {act.Issued, act.Active, act.Retired, act.Compromised},
 		act.Active:   {act.Retiring, act.Retired, act.Compromised},
@@ -270,15 +271,37 @@ func (c *Keeper) MoveIdentity(_ context.Context, of act.Identity, to act.Identit
 	if !slices.Contains(moves()[h.State], to) {
 		return act.Identity{}, fault.New(fault.Conflict, "keeper", "an identity that is "+string(h.State)+" does not become "+string(to))
 	}
-	if to == act.Active {
-		for _, o := range c.all {
-			if o.Tenant == h.Tenant && o.Connection == h.Connection && o.Purpose == h.Purpose && o.State == act.Active {
-				o.State = act.Retiring
-			}
+	err = c.move(h, to)
+	return h.Identity, err
+}
+
+// move holds the two gates, and has the active one give way.
+func (c *Keeper) move(h *Held, to act.IdentityState) error {
+	others := c.shownBeside(h)
+	if isShown(to) && len(others) > 1 {
+		return fault.New(fault.Conflict, "keeper", "a partner would be shown three identities, and it is two at most")
+	}
+	for _, o := range others {
+		if to == act.Active && o.State == act.Active {
+			o.State = act.Retiring
 		}
 	}
 	h.State = to
-	return h.Identity, nil
+	return nil
+}
+
+func isShown(s act.IdentityState) bool {
+	return s == act.Staged || s == act.Active || s == act.Retiring
+}
+
+// shownBeside are the other identities of a place that a partner may be shown.
+func (c *Keeper) shownBeside(h *Held) (others []*Held) {
+	for _, o := range c.all {
+		if o != h && o.Tenant == h.Tenant && o.Connection == h.Connection && o.Purpose == h.Purpose && isShown(o.State) {
+			others = append(others, o)
+		}
+	}
+	return others
 }
 
 // ListIdentities is of connection.Keeper.
