@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -145,6 +146,7 @@ func (c *cloud) test(t testing.TB) {
 // finish runs the registry until the change of acme's mailbox is over.
 func (c *cloud) finish(t testing.TB) connection.Replacement {
 	t.Helper()
+	said := ""
 	for end := time.Now().Add(20 * time.Second); ; {
 		p, err := c.Replacement(t.Context(), "acme", "mailbox")
 		must(t, err)
@@ -155,7 +157,11 @@ func (c *cloud) finish(t testing.TB) connection.Replacement {
 			t.Fatalf("still %s: %s", p.State, p.Waiting)
 		}
 		if _, _, err := c.Step(t.Context(), "acme", "mailbox"); err != nil {
-			t.Log(err)
+			if what := fmt.Sprintf("%s: %.120v", p.State, err); what != said {
+				t.Log(what)
+				said = what
+			}
+			time.Sleep(time.Millisecond)
 		}
 	}
 }

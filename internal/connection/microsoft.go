@@ -90,6 +90,10 @@ type grant struct {
 	*microsoft
 	graph *graph.Client
 	admin *admin.Client // nil where there is no admin API that we know
+	// ours are the certificate names of a connection that was set up before: a
+	// connector that names none of them is another gateway's. nil in the set-up,
+	// which takes such a one over.
+	ours []string
 }
 
 // granted is the administrator's rights: by the token given, or by the one in
@@ -168,18 +172,30 @@ func (g *grant) connectors(ctx context.Context) (first, second *admin.Inbound, e
 	if first == nil {
 		first, err = g.adopt(all)
 	}
+	if second == nil { // its comment may have been edited
+		n := slices.IndexFunc(all, func(c admin.Inbound) bool { return strings.HasSuffix(c.Name, nextMark) && g.isOurs(c) })
+		if n >= 0 {
+			second = &all[n]
+		}
+	}
 	return first, second, err
 }
 
+// isOurs reports a connector that names one of our certificates.
+func (g *grant) isOurs(c admin.Inbound) bool {
+	return slices.ContainsFunc(g.ours, func(name string) bool { return strings.EqualFold(name, c.TlsSenderCertificateName) })
+}
+
 // adopt finds the connector that is to become ours: the one named, or the only
-// one that locks the front down to a certificate.
+// one that locks the front down to a certificate, of ours where we have any.
 func (g *grant) adopt(all []admin.Inbound) (*admin.Inbound, error) {
 	var locks []*admin.Inbound
 	for i, c := range all {
 		if strings.EqualFold(c.Name, g.e.Connector) {
 			return &all[i], nil
 		}
-		if c.Enabled && c.ConnectorType == "Partner" && c.RestrictDomainsToCertificate && !strings.HasSuffix(c.Comment, nextMark) {
+		next := strings.HasSuffix(c.Comment, nextMark) || strings.HasSuffix(c.Name, nextMark)
+		if c.Enabled && c.ConnectorType == "Partner" && c.RestrictDomainsToCertificate && !next && (g.ours == nil || g.isOurs(c)) {
 			locks = append(locks, &all[i])
 		}
 	}
@@ -226,13 +242,13 @@ func (g *grant) accept(ctx context.Context, names ...string) error {
 func ptr[T any](v T) *T { return &v }
 
 func (g *grant) first(ctx context.Context, have *admin.Inbound, name string) error {
-	change := admin.InboundChange{TlsSenderCertificateName: &name, Comment: ptr(g.marker()), RequireTls: ptr(true), RestrictDomainsToCertificate: ptr(true)}
+	change := admin.InboundChange{Enabled: ptr(true), TlsSenderCertificateName: &name, Comment: ptr(g.marker()), RequireTls: ptr(true), RestrictDomainsToCertificate: ptr(true)}
 	if have == nil {
 		change.Name, change.ConnectorType, change.SenderDomains = ptr(g.connectorName()), ptr("Partner"), &[]string{"*"}
 		_, err := g.admin.NewInbound(ctx, change)
 		return err
 	}
-	if have.TlsSenderCertificateName == name && have.Comment == g.marker() && have.RestrictDomainsToCertificate && have.RequireTls {
+	if have.Enabled && have.TlsSenderCertificateName == name && have.Comment == g.marker() && have.RestrictDomainsToCertificate && have.RequireTls {
 		return nil
 	}
 	_, err := g.admin.SetInbound(ctx, have.Name, change)
@@ -248,18 +264,18 @@ func (g *grant) connectorName() string {
 
 func (g *grant) second(ctx context.Context, first, have *admin.Inbound, name string) error {
 	if have != nil {
-		if have.TlsSenderCertificateName == name {
+		if have.Enabled && have.TlsSenderCertificateName == name && have.RestrictDomainsToCertificate {
 			return nil
 		}
-		_, err := g.admin.SetInbound(ctx, have.Name, admin.InboundChange{TlsSenderCertificateName: &name})
+		_, err := g.admin.SetInbound(ctx, have.Name, admin.InboundChange{Enabled: ptr(true), TlsSenderCertificateName: &name, RestrictDomainsToCertificate: ptr(true)})
 		return err
 	}
 	change := admin.InboundChange{
-		Name: ptr(second(g.connectorName())), ConnectorType: ptr("Partner"), Comment: ptr(g.marker() + nextMark), SenderDomains: &[]string{"*"},
+		Name: ptr(secondName(g.connectorName())), ConnectorType: ptr("Partner"), Comment: ptr(g.marker() + nextMark), SenderDomains: &[]string{"*"},
 		TlsSenderCertificateName: &name, RequireTls: ptr(true), RestrictDomainsToCertificate: ptr(true),
 	}
 	if first != nil {
-		change.Name, change.SenderDomains = ptr(second(first.Name)), &first.SenderDomains
+		change.Name, change.SenderDomains = ptr(secondName(first.Name)), &first.SenderDomains
 		if len(first.AssociatedAcceptedDomains) > 0 {
 			change.AssociatedAcceptedDomains = &first.AssociatedAcceptedDomains
 		}
@@ -268,8 +284,8 @@ func (g *grant) second(ctx context.Context, first, have *admin.Inbound, name str
 	return err
 }
 
-// second is the name of the second connector; 64 characters are the most.
-func second(name string) string { return name[:min(len(name), 64-len(nextMark))] + nextMark }
+// secondName is the name of the second connector; 64 characters are the most.
+func secondName(name string) string { return name[:min(len(name), 64-len(nextMark))] + nextMark }
 
 // admitted are the certificate names that the tenant's enabled connectors let
 // in, by connector.

@@ -41,9 +41,16 @@ func (c *change) grant(ctx context.Context, m *microsoft) (*grant, error) {
 
 // connectorsOf is grant where connectors can be set with it.
 func (c *change) connectorsOf(ctx context.Context, m *microsoft) (*grant, error) {
+	if isMicrosoft(m.e.Graph) {
+		return nil, nil // where there is no such way, no token is opened for it
+	}
 	g, err := c.grant(ctx, m)
 	if err != nil || g == nil || g.admin == nil {
 		return nil, err
+	}
+	g.ours = []string{}
+	for _, i := range ofPurpose(c.all, PurposeClient) {
+		g.ours = append(g.ours, i.Name)
 	}
 	return g, nil
 }
@@ -258,16 +265,58 @@ func (c *change) offer(ctx context.Context) error {
 	if pair == nil {
 		return nil
 	}
-	next, err := c.identityOf(pair.To)
+	return c.addKey(ctx, m, pair.From, pair.To)
+}
+
+// addKey registers the key of an identity beside the one that is registered. By
+// the administrator's right where a proof of that one is not taken: somebody has
+// changed the list by hand.
+func (c *change) addKey(ctx context.Context, m *microsoft, by, id string) error {
+	return c.byProof(ctx, m, by, id, m.addKey, by, id)
+}
+
+// dropKey takes the key of an identity off the list in the same way.
+func (c *change) dropKey(ctx context.Context, m *microsoft, by, id string) error {
+	return c.byProof(ctx, m, by, id, m.dropKey, by)
+}
+
+// byProof has an identity change the key of another one; where that is denied
+// the administrator's right leaves exactly those that are to be left.
+func (c *change) byProof(ctx context.Context, m *microsoft, by, id string, do func(context.Context, string, []byte) error, left ...string) error {
+	i, err := c.identityOf(id)
 	if err != nil {
 		return err
 	}
-	return m.addKey(ctx, pair.From, next.Chain[0])
+	err = do(ctx, by, i.Chain[0])
+	if !fault.Is(err, fault.Denied) {
+		return err
+	}
+	g, e := c.grant(ctx, m)
+	if e != nil || g == nil {
+		return err
+	}
+	var ders [][]byte
+	for _, id := range left {
+		i, e := c.identityOf(id)
+		if e != nil {
+			return e
+		}
+		ders = append(ders, i.Chain[0])
+	}
+	if e := g.keepKeys(ctx, ders...); !fault.Is(e, fault.Denied) {
+		return e
+	}
+	return err
 }
 
 // prove sees for real that the partner takes the new identities, and still the
 // old ones.
 func (c *change) prove(ctx context.Context) error {
+	if c.p.Waiting != "" { // somebody may have changed there what we had told
+		if err := c.offer(ctx); err != nil {
+			return err
+		}
+	}
 	if pair := c.p.pair(PurposeClient); pair != nil {
 		if err := c.proveMail(ctx, *pair); err != nil {
 			return err
@@ -360,11 +409,7 @@ func (c *change) drop(ctx context.Context) error {
 	if pair == nil {
 		return nil
 	}
-	old, err := c.identityOf(pair.From)
-	if err != nil {
-		return err
-	}
-	return m.dropKey(ctx, pair.To, old.Chain[0])
+	return c.dropKey(ctx, m, pair.To, pair.From)
 }
 
 // leave notes what a person is to do, once.
@@ -394,4 +439,3 @@ func (c *change) end(ctx context.Context, id string) error {
 	}
 	return c.move(ctx, id, act.Retired)
 }
-

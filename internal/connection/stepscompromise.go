@@ -189,7 +189,7 @@ func (c *change) keepKey(ctx context.Context, m *microsoft, der []byte) (told bo
 func (c *change) proveKey(ctx context.Context, m *microsoft, pair Pair, der []byte) error {
 	err := m.signsIn(ctx, pair.To)
 	if fault.Is(err, fault.Denied) && pair.Taken { // the old key is nobody else's
-		if err = m.addKey(ctx, pair.From, der); err == nil {
+		if err = c.addKey(ctx, m, pair.From, pair.To); err == nil {
 			err = m.signsIn(ctx, pair.To)
 		}
 	}

@@ -70,11 +70,7 @@ func (c *change) offerBack(ctx context.Context) error {
 	if err := m.signsIn(ctx, app.From); !fault.Is(err, fault.Denied) {
 		return err
 	}
-	old, err := c.identityOf(app.From)
-	if err != nil {
-		return err
-	}
-	return m.addKey(ctx, app.To, old.Chain[0])
+	return c.addKey(ctx, m, app.To, app.From)
 }
 
 func (c *change) offerMailBack(ctx context.Context, pair Pair) error {
@@ -112,9 +108,5 @@ func (c *change) unoffer(ctx context.Context) error {
 	if pair == nil || pair.To == "" {
 		return nil
 	}
-	next, err := c.identityOf(pair.To)
-	if err != nil {
-		return err
-	}
-	return m.dropKey(ctx, pair.From, next.Chain[0])
+	return c.dropKey(ctx, m, pair.From, pair.To)
 }
