@@ -3,6 +3,7 @@ package connection_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/exchange/admin"
@@ -72,7 +73,7 @@ func hands() []hand {
 		{"the oldest key removed", func(t *testing.T, c *cloud) { c.keepKeysOf(t, func(n, _ int) bool { return n > 0 }) }},
 		{"the newest key removed", func(t *testing.T, c *cloud) { c.keepKeysOf(t, func(n, of int) bool { return n < of-1 }) }},
 		{"Graph is busy", func(t *testing.T, c *cloud) {
-			must(t, c.sim.Switch(c.one.EntraTenant, func(s *sim.Switches) { s.GraphThrottle = 3 }))
+			must(t, c.sim.Switch(c.one.EntraTenant, func(s *sim.Switches) { s.GraphThrottle, s.RetryAfter = 3, sim.Duration(time.Millisecond) }))
 		}},
 	}
 }
