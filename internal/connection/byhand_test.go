@@ -15,10 +15,10 @@ import (
 // identities are being changed.
 type hand struct {
 	name string
-	do   func(t *testing.T, c *cloud)
+	do   func(t testing.TB, c *cloud)
 }
 
-func (c *cloud) removeInbounds(t *testing.T, which func(admin.Inbound) bool) {
+func (c *cloud) removeInbounds(t testing.TB, which func(admin.Inbound) bool) {
 	t.Helper()
 	all, err := c.admin.Inbounds(t.Context())
 	must(t, err)
@@ -29,7 +29,7 @@ func (c *cloud) removeInbounds(t *testing.T, which func(admin.Inbound) bool) {
 	}
 }
 
-func (c *cloud) setInbounds(t *testing.T, change admin.InboundChange) {
+func (c *cloud) setInbounds(t testing.TB, change admin.InboundChange) {
 	t.Helper()
 	all, err := c.admin.Inbounds(t.Context())
 	must(t, err)
@@ -40,7 +40,7 @@ func (c *cloud) setInbounds(t *testing.T, change admin.InboundChange) {
 }
 
 // keepKeysOf leaves the keys on the application's list of which it is true.
-func (c *cloud) keepKeysOf(t *testing.T, keep func(n, of int) bool) {
+func (c *cloud) keepKeysOf(t testing.TB, keep func(n, of int) bool) {
 	t.Helper()
 	app, err := c.graph.Application(t.Context(), c.one.AppID)
 	must(t, err)
@@ -55,24 +55,24 @@ func (c *cloud) keepKeysOf(t *testing.T, keep func(n, of int) bool) {
 
 func hands() []hand {
 	return []hand{
-		{"every connector deleted", func(t *testing.T, c *cloud) {
+		{"every connector deleted", func(t testing.TB, c *cloud) {
 			c.removeInbounds(t, func(admin.Inbound) bool { return true })
 		}},
-		{"the first deleted", func(t *testing.T, c *cloud) {
+		{"the first deleted", func(t testing.TB, c *cloud) {
 			c.removeInbounds(t, func(i admin.Inbound) bool { return i.Name == c.one.ConnectorName })
 		}},
-		{"the second deleted", func(t *testing.T, c *cloud) {
+		{"the second deleted", func(t testing.TB, c *cloud) {
 			c.removeInbounds(t, func(i admin.Inbound) bool { return i.Name != c.one.ConnectorName })
 		}},
-		{"switched off", func(t *testing.T, c *cloud) { c.setInbounds(t, admin.InboundChange{Enabled: ptrTo(false)}) }},
-		{"another name", func(t *testing.T, c *cloud) {
+		{"switched off", func(t testing.TB, c *cloud) { c.setInbounds(t, admin.InboundChange{Enabled: ptrTo(false)}) }},
+		{"another name", func(t testing.TB, c *cloud) {
 			c.setInbounds(t, admin.InboundChange{TlsSenderCertificateName: ptrTo("mx.elsewhere.test")})
 		}},
-		{"comments edited", func(t *testing.T, c *cloud) { c.setInbounds(t, admin.InboundChange{Comment: ptrTo("mine")}) }},
-		{"every key removed", func(t *testing.T, c *cloud) { c.keepKeysOf(t, func(int, int) bool { return false }) }},
-		{"the oldest key removed", func(t *testing.T, c *cloud) { c.keepKeysOf(t, func(n, _ int) bool { return n > 0 }) }},
-		{"the newest key removed", func(t *testing.T, c *cloud) { c.keepKeysOf(t, func(n, of int) bool { return n < of-1 }) }},
-		{"Graph is busy", func(t *testing.T, c *cloud) {
+		{"comments edited", func(t testing.TB, c *cloud) { c.setInbounds(t, admin.InboundChange{Comment: ptrTo("mine")}) }},
+		{"every key removed", func(t testing.TB, c *cloud) { c.keepKeysOf(t, func(int, int) bool { return false }) }},
+		{"the oldest key removed", func(t testing.TB, c *cloud) { c.keepKeysOf(t, func(n, _ int) bool { return n > 0 }) }},
+		{"the newest key removed", func(t testing.TB, c *cloud) { c.keepKeysOf(t, func(n, of int) bool { return n < of-1 }) }},
+		{"Graph is busy", func(t testing.TB, c *cloud) {
 			must(t, c.sim.Switch(c.one.EntraTenant, func(s *sim.Switches) { s.GraphThrottle, s.RetryAfter = 3, sim.Duration(time.Millisecond) }))
 		}},
 	}

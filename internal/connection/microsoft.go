@@ -200,7 +200,13 @@ func (g *grant) adopt(all []admin.Inbound) (*admin.Inbound, error) {
 		}
 	}
 	switch {
-	case g.e.Connector != "" || len(locks) == 0:
+	case len(locks) == 0: // one of the name that we give, which somebody has switched off
+		n := slices.IndexFunc(all, func(c admin.Inbound) bool { return strings.EqualFold(c.Name, g.connectorName()) })
+		if n < 0 {
+			return nil, nil
+		}
+		return &all[n], nil
+	case g.e.Connector != "":
 		return nil, nil
 	case len(locks) == 1:
 		return locks[0], nil

@@ -221,6 +221,11 @@ func (c *change) clear(ctx context.Context) error {
 // takeOver ends what is left of the identities before, and asks whether the
 // compromised ones are refused.
 func (c *change) takeOver(ctx context.Context) error {
+	if c.p.Waiting != "" { // somebody may have changed there what we had told
+		if err := c.repoint(ctx); err != nil {
+			return err
+		}
+	}
 	for _, pair := range c.p.Identities { // shown already, but for a step that was cut off
 		if err := c.move(ctx, pair.To, act.Active); err != nil {
 			return err

@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/store"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
+	"github.com/sallyport-mail/sallyport/internal/testpeer/custodian"
 	"github.com/sallyport-mail/sallyport/internal/trace"
 )
 
@@ -53,8 +54,7 @@ func newHouse(t testing.TB, pools ...Pool) *house {
 	var err error
 	h.tenants, err = tenant.New(ctx, tenant.Config{DB: h.store.Control, Regions: []string{"us"}, Log: log, Now: time.Now})
 	must(t, err)
-	h.custody, err = client.NewFiles(h.dir)
-	must(t, err)
+	h.custody = custodian.Files(t, h.dir)
 	hosts := map[string][]netip.Addr{"mail.b.test": {netip.MustParseAddr("127.0.0.1")}}
 	var d *Deliverer
 	h.conns, err = connection.New(ctx, connection.Config{
