@@ -256,7 +256,8 @@ func (c *change) offer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if pair := c.p.pair(PurposeClient); pair != nil && pair.FromName != pair.ToName {
+	// A renewal tells nothing new, unless somebody has changed what is there.
+	if pair := c.p.pair(PurposeClient); pair != nil && (pair.FromName != pair.ToName || c.p.Waiting != "") {
 		if _, err := c.admit(ctx, m, pair.FromName, pair.ToName); err != nil {
 			return err
 		}
@@ -338,6 +339,9 @@ func (c *change) proveMail(ctx context.Context, pair Pair) error {
 
 // askPartner is what the partner's administrator has to do, in his words.
 func (c *change) askPartner(pair Pair) string {
+	if c.e.Kind == KindM365 && pair.FromName == pair.ToName {
+		return "Have the customer's administrator let in the name that he has let in before:\n" + renameConnector(c.e, pair.ToName)
+	}
 	if c.e.Kind == KindM365 {
 		return "Have the customer's administrator add this beside the connector that is there:\n" + secondConnector(c.e, pair.ToName)
 	}

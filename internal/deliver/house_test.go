@@ -35,6 +35,7 @@ type house struct {
 	trace   *trace.Log
 	queue   *queue.Queue
 	custody *client.Files
+	deliver *Deliverer
 }
 
 func must(t testing.TB, err error) {
@@ -75,6 +76,7 @@ func newHouse(t testing.TB, pools ...Pool) *house {
 		Queue: h.queue, Connections: h.conns, Tenants: h.tenants, Pools: pools, Log: log, Now: time.Now,
 		Hostname: func(string) string { return "gw.test" },
 	})
+	h.deliver = d
 	h.background(t, h.trace.Run)
 	h.background(t, h.queue.Run)
 	h.background(t, func(ctx context.Context) error { return d.Run(ctx, 5*time.Second) })
