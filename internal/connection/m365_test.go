@@ -121,7 +121,9 @@ func (c *cloud) names(t testing.TB) []string {
 	must(t, err)
 	var names []string
 	for _, i := range all {
-		names = append(names, i.TlsSenderCertificateName)
+		if i.Enabled {
+			names = append(names, i.TlsSenderCertificateName)
+		}
 	}
 	return names
 }

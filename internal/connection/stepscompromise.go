@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 )
 
@@ -172,35 +171,6 @@ func (c *change) repointApp(ctx context.Context, pair Pair) error {
 		return err
 	}
 	return c.move(ctx, pair.To, act.Active)
-}
-
-// keepKey leaves a certificate alone on the list by the administrator's right;
-// told is false where there is none.
-func (c *change) keepKey(ctx context.Context, m *microsoft, der []byte) (told bool, err error) {
-	g, err := c.grant(ctx, m)
-	if err != nil || g == nil {
-		return false, err
-	}
-	err = g.keepKeys(ctx, der)
-	return err == nil, c.denied(err)
-}
-
-// proveKey leaves the new certificate alone on the list by its own proof.
-func (c *change) proveKey(ctx context.Context, m *microsoft, pair Pair, der []byte) error {
-	err := m.signsIn(ctx, pair.To)
-	if fault.Is(err, fault.Denied) && pair.Taken { // the old key is nobody else's
-		if err = c.addKey(ctx, m, pair.From, pair.To); err == nil {
-			err = m.signsIn(ctx, pair.To)
-		}
-	}
-	if fault.Is(err, fault.Denied) || fault.Is(err, fault.Missing) {
-		return &waits{"waiting for the customer to replace the application's key: " + fault.Sentence(err), "Have the administrator of the Entra tenant remove every certificate of the app registration " +
-			c.e.AppID + " and upload this one:\n" + pemOf(der)}
-	}
-	if err != nil {
-		return err
-	}
-	return m.onlyKey(ctx, pair.To, der)
 }
 
 // clear retires what a change that was given up has left behind: the partner

@@ -50,9 +50,9 @@ func TestRetireLive(t *testing.T) {
 	if n := h.deliver.retire("acme", "mailbox", sha); n != 1 {
 		t.Errorf("%d sessions are left while a message is under way", n)
 	}
-	second := h.put(t, "acme", "after it", 100, "ann")
 	close(answer)
 	h.settled(t, "acme", first, "delivered")
+	second := h.put(t, "acme", "after it", 100, "ann")
 	h.settled(t, "acme", second, "delivered")
 	got := sink.Wait(t, 2, 10*time.Second)
 	if len(got) != 2 || got[0].Conn == got[1].Conn || got[0].Client == "" {
