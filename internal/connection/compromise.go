@@ -216,32 +216,43 @@ func answerTo(answers []Replacement, id string) *Replacement {
 	return nil
 }
 
-// clockSlack is how far the keeper's clock may be from ours.
-const clockSlack = time.Minute
-
 // unanswered is a compromised identity about which nothing was written down,
-// nil for none: whoever had the keeper refuse it died right after. Those of an
-// earlier connection of the same name were that one's.
+// nil for none: whoever had the keeper refuse it died right after.
 func (r *Registry) unanswered(ctx context.Context, e *entry, all []act.Identity) (*act.Identity, error) {
-	var answers []Replacement
-	asked := false
-	for n := range all {
-		i := &all[n]
-		if i.State != act.Compromised || i.Purpose != PurposeClient && i.Purpose != PurposeApp || i.CreatedAt.Before(e.CreatedAt.Add(-clockSlack)) {
-			continue
-		}
-		if !asked {
-			var err error
-			if answers, err = r.compromises(ctx, e); err != nil {
-				return nil, err
-			}
-			asked = true
-		}
-		if answerTo(answers, i.ID) == nil {
-			return i, nil
+	lost := compromised(all)
+	if len(lost) == 0 {
+		return nil, nil
+	}
+	answers, err := r.compromises(ctx, e)
+	for n := range lost {
+		if err == nil && answerTo(answers, lost[n].ID) == nil {
+			return &lost[n], nil
 		}
 	}
-	return nil, nil
+	return nil, err
+}
+
+// compromised are the identities that partners are to refuse.
+func compromised(all []act.Identity) []act.Identity {
+	return slices.DeleteFunc(slices.Clone(all), func(i act.Identity) bool {
+		return i.State != act.Compromised || i.Purpose != PurposeClient && i.Purpose != PurposeApp
+	})
+}
+
+// inherit writes down that what was compromised before a connection was added
+// was an earlier one's of the same name: nothing is to be done about it here.
+func (r *Registry) inherit(ctx context.Context, e *entry, have []act.Identity) error {
+	old := compromised(have)
+	if len(old) == 0 {
+		return nil
+	}
+	p := r.newReplacement(custodian, e, KindCompromise)
+	for _, i := range old {
+		p.add(i)
+	}
+	p.end(r.now())
+	p.Notes = append(p.Notes, "They were an earlier connection's of this name.")
+	return r.insertReplacement(ctx, custodian, &p, nil)
 }
 
 // shutter keeps new connections by one of ours waiting.

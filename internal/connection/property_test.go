@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/exchange/admin"
+	"github.com/sallyport-mail/sallyport/internal/exchange/graph"
 	"github.com/sallyport-mail/sallyport/internal/exchange/sim"
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
@@ -169,6 +170,20 @@ func (w *history) actions() map[string]func(*rapid.T) {
 			w.keeper.SetAway(false)
 			w.setToken(w.t, rapid.SampledFrom([]string{"", "of yesterday", w.one.AdminToken}).Draw(rt, "token"))
 		},
+		"added anew": func(*rapid.T) {
+			w.keeper.SetAway(false)
+			w.signIn(true)
+			w.busy = 0
+			must(w.t, w.sim.Switch(w.one.EntraTenant, func(s *sim.Switches) { s.GraphThrottle = 0 }))
+			must(w.t, w.Remove(w.t.Context(), "token:1", "acme", "mailbox"))
+			w.removeInbounds(w.t, func(i admin.Inbound) bool { return i.Name != w.one.ConnectorName }) // the customer's part
+			w.connect(w.t)
+		},
+		"switched off": func(rt *rapid.T) {
+			state := rapid.SampledFrom([]string{connection.Enabled, connection.Disabled}).Draw(rt, "state")
+			_, err := w.SetState(w.t.Context(), "token:1", "acme", "mailbox", state)
+			must(w.t, err)
+		},
 		"sign-in": func(rt *rapid.T) { w.signIn(!rapid.Bool().Draw(rt, "refused")) },
 	}
 	for _, h := range hands() {
@@ -211,8 +226,17 @@ func (w *history) check() {
 	if w.touched || answering || w.lost(all) {
 		return
 	}
-	if now := w.identities(w.t)["smtp-client"]; now.Name == "" || !slices.Contains(names, now.Name) {
-		w.t.Errorf("shown is %q, connectors name %v", now.Name, names)
+	now := w.identities(w.t)
+	if name := now["smtp-client"].Name; name == "" || !slices.Contains(names, name) {
+		w.t.Errorf("shown is %q, connectors name %v", name, names)
+	}
+	app, err := w.graph.Application(w.t.Context(), w.one.AppID)
+	must(w.t, err)
+	known := slices.ContainsFunc(app.Keys, func(k graph.Key) bool {
+		return slices.Equal(k.Key, w.keeper.Stolen(w.t, now["entra-app"].ID).Chain[0])
+	})
+	if len(app.Keys) > 2 || !known {
+		w.t.Errorf("%d keys are registered, the active one among them: %v", len(app.Keys), known)
 	}
 }
 
@@ -225,9 +249,12 @@ func (w *history) lost(all []act.Identity) bool {
 			tainted[i.Name] = true
 		}
 	}
-	return !slices.ContainsFunc(all, func(i act.Identity) bool {
-		return i.Purpose == connection.PurposeClient && i.State == act.Active && !tainted[i.Name]
-	})
+	for _, purpose := range []string{connection.PurposeClient, connection.PurposeApp} {
+		if !slices.ContainsFunc(all, func(i act.Identity) bool { return i.Purpose == purpose && i.State == act.Active && !tainted[i.Name] }) {
+			return true
+		}
+	}
+	return false
 }
 
 func over(p connection.Replacement) bool {
@@ -242,6 +269,8 @@ func (w *history) heal() {
 	must(w.t, w.sim.Switch(w.one.EntraTenant, func(s *sim.Switches) { s.GraphThrottle = 0 }))
 	w.clock.jump(0)
 	w.busy = 0
+	_, err := w.SetState(w.t.Context(), "token:1", "acme", "mailbox", connection.Enabled)
+	must(w.t, err)
 	w.removeInbounds(w.t, func(i admin.Inbound) bool {
 		return i.Comment == "mine" && i.TlsSenderCertificateName == "mx.elsewhere.test"
 	}) // made another's
@@ -296,7 +325,7 @@ func (w *history) final() {
 
 // mostOfProperties is how long random histories are played without
 // -rapid.checks, which plays as many as it says.
-const mostOfProperties = 12 * time.Second
+const mostOfProperties = 6 * time.Second
 
 // TestHistories plays random histories of replacements, renewals, compromises,
 // undos, kills and trouble at the partner's. Whatever has happened, mail flows

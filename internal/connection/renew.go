@@ -88,7 +88,7 @@ func (r *Registry) careOf(ctx context.Context, e *entry) (late []string, err err
 	for _, purpose := range e.purposes() {
 		i := active(all, purpose)
 		if i == nil {
-			return late, r.ensure(ctx, e)
+			return late, r.ensure(ctx, e, false)
 		}
 		due = due || !r.now().Before(renewAt(*i))
 		if overdue(*i, r.now()) {

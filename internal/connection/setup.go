@@ -85,7 +85,7 @@ func (r *Registry) SetUp(ctx context.Context, a tenant.Actor, tenant, name strin
 	case e.Kind != KindM365:
 		return Setup{}, invalid(op, "connection "+name+" is of kind "+e.Kind, "Only connections of kind m365 are set up at the customer's.")
 	}
-	if err := r.ensure(ctx, e); err != nil {
+	if err := r.ensure(ctx, e, false); err != nil {
 		return Setup{}, err
 	}
 	unlock, err := r.busy.lock(ctx, place{tenant, name})
