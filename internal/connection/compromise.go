@@ -102,6 +102,12 @@ func (r *Registry) answerLocked(ctx context.Context, a tenant.Actor, e *entry, i
 		return Replacement{}, err
 	}
 	if had := answerTo(answers, i.ID); had != nil {
+		err := r.c.DB.For(e.Tenant).Change(ctx, func(tx store.TenantTx) error {
+			return tx.Audit(r.event(a, "connection.compromise.again", e.Tenant, e.Name, had.ID)) // whoever was first, this one asked too
+		})
+		if err != nil {
+			return Replacement{}, err
+		}
 		if last := answers[len(answers)-1]; !last.State.ended() || had.State == Failed {
 			return last, nil // which has taken it over
 		}
