@@ -108,7 +108,7 @@ func (r *Registry) StartReplacement(ctx context.Context, a tenant.Actor, tenant,
 // start begins a change of what is active now: nothing else changes that
 // meanwhile.
 func (r *Registry) start(ctx context.Context, a tenant.Actor, e *entry, kind string) (*Replacement, error) {
-	unlock, err := r.busy.lock(ctx, place{e.Tenant, e.Name})
+	unlock, err := r.busy.urgent(ctx, place{e.Tenant, e.Name}) // before a standby that is being made
 	if err != nil {
 		return nil, err
 	}
