@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/keeper/client"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
+	"github.com/sallyport-mail/sallyport/internal/testpeer/custodian"
 )
 
 // TestFilesGoIntoTheKeeper starts a gateway on a folder of the time when keys
@@ -25,15 +26,9 @@ func TestFilesGoIntoTheKeeper(t *testing.T) {
 	p.must("connection", "add", "acme", "mailbox", "--kind", "smtp", "--host", host, "--port", port, "--tls", "none", "--auth", "plain", "--user", "gw")
 	p.stop()
 
-	old, err := client.NewFiles(p.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certPEM, keyPEM, err := client.SelfSigned("mx.sallyport.test", time.Now(), time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := old.WriteServerCertificate("mx.sallyport.test", certPEM, keyPEM); err != nil {
+	old := custodian.Files(t, p.dir)
+	pair := testpeer.NewCA(t, "An old CA").Issue(t, nil, "mx.sallyport.test")
+	if err := old.WriteServerCertificate("mx.sallyport.test", pair.CertPEM, pair.KeyPEM); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"mailbox", "gone"} {
@@ -43,7 +38,7 @@ func TestFilesGoIntoTheKeeper(t *testing.T) {
 	}
 
 	p.start()
-	block, _ := pem.Decode(certPEM)
+	block, _ := pem.Decode(pair.CertPEM)
 	waitFor(t, "TLS", func() bool { return trySecure(p.smtp) == nil })
 	if shownTo(t, p) != string(block.Bytes) {
 		t.Error("the certificate is not the one that was there")
@@ -62,12 +57,12 @@ func TestFilesGoIntoTheKeeper(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 	// Nothing of the password is left in clear below the folder.
-	err = filepath.WalkDir(p.dir, func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(p.dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
 		raw, err := os.ReadFile(path)
-		if err == nil && containsAny(raw, "an old password", string(keyPEM[40:80])) {
+		if err == nil && containsAny(raw, "an old password", string(pair.KeyPEM[40:80])) {
 			t.Errorf("%s has a secret in clear", path)
 		}
 		return err

@@ -9,11 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
-	"github.com/sallyport-mail/sallyport/internal/keeper/client"
+	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
 
 // TestKeeperStandbyKEK gives a keeper a second KEK in another folder, makes a
@@ -93,7 +92,7 @@ func TestKeeperStandbyKEK(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
-		if err := handshake(cert); err != nil {
+		if err := handshake(t, cert); err != nil {
 			t.Errorf("%s: the active one: %v", when, err)
 		}
 		renewed, err := issue(act.Issue{Renew: 1})
@@ -123,7 +122,7 @@ func TestKeeperStandbyKEK(t *testing.T) {
 	}
 	cert, err := r.IdentityCertificate(t.Context(), "acme", "mailbox", ready.ID)
 	if err == nil {
-		err = handshake(cert)
+		err = handshake(t, cert)
 	}
 	if err != nil {
 		t.Error(err)
@@ -146,18 +145,12 @@ func TestKeeperStandbyKEK(t *testing.T) {
 }
 
 // handshake has a certificate of the keeper's sign for a client that shows it.
-func handshake(cert *tls.Certificate) error {
+func handshake(t *testing.T, cert *tls.Certificate) error {
+	t.Helper()
 	us, them := net.Pipe()
 	defer us.Close()
 	defer them.Close()
-	certPEM, keyPEM, err := client.SelfSigned("mx.acme.test", time.Now(), time.Hour)
-	if err != nil {
-		return err
-	}
-	server, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		return err
-	}
+	server := testpeer.NewCA(t, "acme").Issue(t, nil, "mx.acme.test").TLS
 	ended := make(chan error, 1)
 	go func() {
 		c := tls.Server(them, &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13})

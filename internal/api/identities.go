@@ -167,7 +167,10 @@ func (s *server) compromiseIdentity(ctx context.Context, in *OneIdentity) (*out[
 		return nil, err
 	}
 	for _, pair := range p.Identities {
-		if next, err := s.Connections.Identity(ctx, name, pair.To); pair.To != "" && err == nil {
+		if pair.From != i.ID || pair.To == "" {
+			continue // a purpose whose change was taken over
+		}
+		if next, err := s.Connections.Identity(ctx, name, pair.To); err == nil {
 			v.Next = &next
 		}
 	}

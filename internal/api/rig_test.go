@@ -18,7 +18,6 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/api"
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/directory"
-	keeper "github.com/sallyport-mail/sallyport/internal/keeper/client"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/mailauth/dns"
 	"github.com/sallyport-mail/sallyport/internal/queue"
@@ -91,8 +90,7 @@ func newRig(t testing.TB, options ...func(*api.Config)) *rig {
 	r.tenants, err = tenant.New(ctx, tenant.Config{DB: r.store.Control, Regions: []string{"us", "uk"}, Log: log, Now: time.Now})
 	must(t, err)
 	r.keeper = custodian.New(t)
-	secrets, err := keeper.NewFiles(t.TempDir())
-	must(t, err)
+	secrets := custodian.Files(t, t.TempDir())
 	resolver := fakeDNS()
 	r.connections, err = connection.New(ctx, connection.Config{
 		DB: r.store.Control, Tenants: r.tenants, Resolver: resolver, Signers: secrets, Credentials: secrets, Log: log, Now: time.Now,

@@ -191,6 +191,14 @@ func (r *Registry) stepOf(ctx context.Context, e *entry, p *Replacement) error {
 	if err != nil {
 		return errors.Join(err, r.note(ctx, p, "waiting for the keeper: "+fault.Sentence(err), fault.HintOf(err)))
 	}
+	lost, err := r.unanswered(ctx, e, all)
+	if err == nil && lost != nil {
+		_, err = r.answerLocked(ctx, custodian, e, *lost)
+		return err
+	}
+	if err != nil {
+		return err
+	}
 	c := &change{Registry: r, e: e, k: k, all: all, p: p}
 	if err := r.pause(p, "before"); err != nil {
 		return err

@@ -37,7 +37,7 @@ func (r *Registry) Add(ctx context.Context, a tenant.Actor, c Connection) (Conne
 		return Connection{}, err
 	}
 	if r.c.Keepers != nil && e.hasIdentity() {
-		if err := r.ensure(ctx, e); err != nil {
+		if err := r.ensure(ctx, e, true); err != nil {
 			// Nobody has used it: it goes as it came.
 			ctx := context.WithoutCancel(ctx)
 			if e2 := errors.Join(r.remove(ctx, op, a, e.Tenant, e.Name), r.release(ctx, e)); e2 != nil {

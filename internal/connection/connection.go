@@ -169,7 +169,7 @@ type Registry struct {
 	busy     keyed                   // changes of identity, one after another for each connection
 	wake     chan struct{}           // for Run
 	hurried  map[place]chan struct{} // closed to have a change try again
-	shutters map[place]chan struct{} // closed when a connection may be dialled again
+	shutters map[place]*shutter      // closed when a connection may be dialled again
 	unready  map[place]bool          // connections whose first identity is still with its issuer
 	late     []string                // of Care
 	enders   []func(tenant, connection, sha256 string) (left int)

@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/store"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
+	"github.com/sallyport-mail/sallyport/internal/testpeer/custodian"
 )
 
 // house is a registry with what it stands on.
@@ -48,8 +49,7 @@ func newHouse(t testing.TB, s *store.Store, change func(*connection.Config)) *ho
 	var err error
 	h.tenants, err = tenant.New(ctx, tenant.Config{DB: s.Control, Regions: []string{"us"}, Log: slog.New(slog.DiscardHandler), Now: fixedNow})
 	must(t, err)
-	h.custody, err = client.NewFiles(h.dir)
-	must(t, err)
+	h.custody = custodian.Files(t, h.dir)
 	h.config = connection.Config{
 		DB: s.Control, Tenants: h.tenants, Resolver: dns.Fake{}, Signers: h.custody, Credentials: h.custody,
 		Hello: "mx.us.sallyport.test", Log: slog.New(slog.DiscardHandler), Now: fixedNow,

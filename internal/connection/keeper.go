@@ -102,8 +102,9 @@ func (e *entry) binding() act.Binding {
 
 // ensure sees that a connection has its binding and an active identity for
 // each purpose. What is there stays, so that it may be called again at any
-// time: after a crash in the middle of Add it finishes that.
-func (r *Registry) ensure(ctx context.Context, e *entry) error {
+// time: after a crash in the middle of Add it finishes that. A connection that is
+// new has nothing to do with what was an earlier one's.
+func (r *Registry) ensure(ctx context.Context, e *entry, isNew bool) error {
 	const op = "connection.Ensure"
 	k, err := r.custody(op, e.Tenant)
 	if err != nil {
@@ -121,6 +122,14 @@ func (r *Registry) ensure(ctx context.Context, e *entry) error {
 	}
 	if p, err := r.underWay(ctx, e.Tenant, e.Name); err != nil || p != nil {
 		return wrap(op, err) // that change sees to it
+	}
+	if isNew {
+		if err := r.inherit(ctx, e, have); err != nil {
+			return wrap(op, err)
+		}
+	}
+	if begun, err := r.answerLost(ctx, e, have); err != nil || begun {
+		return wrap(op, err) // so does that one
 	}
 	unready := false
 	for _, purpose := range e.purposes() {
@@ -163,7 +172,7 @@ func (r *Registry) finish(ctx context.Context) (done bool) {
 			r.setUnready(p, false)
 			continue
 		}
-		if err := r.ensure(ctx, e); err != nil && ctx.Err() == nil {
+		if err := r.ensure(ctx, e, false); err != nil && ctx.Err() == nil {
 			r.c.Log.Warn("a connection has no identity yet", "tenant", p.tenant, "connection", p.name, "error", err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -120,7 +121,9 @@ func (c *cloud) names(t testing.TB) []string {
 	must(t, err)
 	var names []string
 	for _, i := range all {
-		names = append(names, i.TlsSenderCertificateName)
+		if i.Enabled {
+			names = append(names, i.TlsSenderCertificateName)
+		}
 	}
 	return names
 }
@@ -145,6 +148,7 @@ func (c *cloud) test(t testing.TB) {
 // finish runs the registry until the change of acme's mailbox is over.
 func (c *cloud) finish(t testing.TB) connection.Replacement {
 	t.Helper()
+	said := ""
 	for end := time.Now().Add(20 * time.Second); ; {
 		p, err := c.Replacement(t.Context(), "acme", "mailbox")
 		must(t, err)
@@ -155,7 +159,11 @@ func (c *cloud) finish(t testing.TB) connection.Replacement {
 			t.Fatalf("still %s: %s", p.State, p.Waiting)
 		}
 		if _, _, err := c.Step(t.Context(), "acme", "mailbox"); err != nil {
-			t.Log(err)
+			if what := fmt.Sprintf("%s: %.120v", p.State, err); what != said {
+				t.Log(what)
+				said = what
+			}
+			time.Sleep(time.Millisecond)
 		}
 	}
 }

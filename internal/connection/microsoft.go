@@ -90,6 +90,10 @@ type grant struct {
 	*microsoft
 	graph *graph.Client
 	admin *admin.Client // nil where there is no admin API that we know
+	// ours are the certificate names of a connection that was set up before: a
+	// connector that names none of them is another gateway's. nil in the set-up,
+	// which takes such a one over.
+	ours []string
 }
 
 // granted is the administrator's rights: by the token given, or by the one in
@@ -143,150 +147,6 @@ func findApp(ctx context.Context, g *graph.Client, appID string) (graph.Applicat
 	}
 	return graph.Application{}, fault.New(fault.Invalid, op, "the Entra tenant has several app registrations, or none, and it is not clear which is ours").
 		WithHint("Name it with --app-id, or call it Sallyport.")
-}
-
-// marker is the comment by which connectors of ours are known.
-func (m *microsoft) marker() string { return "Managed by Sallyport: " + m.e.Tenant + "/" + m.e.Name }
-
-const nextMark = " (next)"
-
-// connectors are the inbound connector that lets us in and the second one that
-// is there during a change; nil for none.
-func (g *grant) connectors(ctx context.Context) (first, second *admin.Inbound, err error) {
-	all, err := g.admin.Inbounds(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	for i := range all {
-		switch all[i].Comment {
-		case g.marker():
-			first = &all[i]
-		case g.marker() + nextMark:
-			second = &all[i]
-		}
-	}
-	if first == nil {
-		first, err = g.adopt(all)
-	}
-	return first, second, err
-}
-
-// adopt finds the connector that is to become ours: the one named, or the only
-// one that locks the front down to a certificate.
-func (g *grant) adopt(all []admin.Inbound) (*admin.Inbound, error) {
-	var locks []*admin.Inbound
-	for i, c := range all {
-		if strings.EqualFold(c.Name, g.e.Connector) {
-			return &all[i], nil
-		}
-		if c.Enabled && c.ConnectorType == "Partner" && c.RestrictDomainsToCertificate && !strings.HasSuffix(c.Comment, nextMark) {
-			locks = append(locks, &all[i])
-		}
-	}
-	switch {
-	case g.e.Connector != "" || len(locks) == 0:
-		return nil, nil
-	case len(locks) == 1:
-		return locks[0], nil
-	}
-	return nil, fault.New(fault.Conflict, "connection.Adopt", "the tenant has several inbound connectors that restrict to a certificate").
-		WithHint("Name the one that is for this gateway with --connector; a new name makes a new one.")
-}
-
-// accept has the tenant's connectors let in exactly these certificate names,
-// one or two, the first by the main connector. It adds before it takes away,
-// and may be called again after any of its steps.
-func (g *grant) accept(ctx context.Context, names ...string) error {
-	first, second, err := g.connectors(ctx)
-	if err != nil {
-		return err
-	}
-	if len(names) > 1 && names[1] != names[0] {
-		if err := g.second(ctx, first, second, names[1]); err != nil {
-			return err
-		}
-		return g.first(ctx, first, names[0])
-	}
-	if err := g.first(ctx, first, names[0]); err != nil || second == nil {
-		return err
-	}
-	err = g.admin.RemoveInbound(ctx, second.Name)
-	if fault.Is(err, fault.Missing) {
-		return nil
-	}
-	return err
-}
-
-func ptr[T any](v T) *T { return &v }
-
-func (g *grant) first(ctx context.Context, have *admin.Inbound, name string) error {
-	change := admin.InboundChange{TlsSenderCertificateName: &name, Comment: ptr(g.marker()), RequireTls: ptr(true), RestrictDomainsToCertificate: ptr(true)}
-	if have == nil {
-		change.Name, change.ConnectorType, change.SenderDomains = ptr(g.connectorName()), ptr("Partner"), &[]string{"*"}
-		_, err := g.admin.NewInbound(ctx, change)
-		return err
-	}
-	if have.TlsSenderCertificateName == name && have.Comment == g.marker() && have.RestrictDomainsToCertificate && have.RequireTls {
-		return nil
-	}
-	_, err := g.admin.SetInbound(ctx, have.Name, change)
-	return err
-}
-
-func (g *grant) connectorName() string {
-	if g.e.Connector != "" {
-		return g.e.Connector
-	}
-	return "Inbound from Sallyport"
-}
-
-func (g *grant) second(ctx context.Context, first, have *admin.Inbound, name string) error {
-	if have != nil {
-		if have.TlsSenderCertificateName == name {
-			return nil
-		}
-		_, err := g.admin.SetInbound(ctx, have.Name, admin.InboundChange{TlsSenderCertificateName: &name})
-		return err
-	}
-	change := admin.InboundChange{
-		Name: ptr(second(g.connectorName())), ConnectorType: ptr("Partner"), Comment: ptr(g.marker() + nextMark), SenderDomains: &[]string{"*"},
-		TlsSenderCertificateName: &name, RequireTls: ptr(true), RestrictDomainsToCertificate: ptr(true),
-	}
-	if first != nil {
-		change.Name, change.SenderDomains = ptr(second(first.Name)), &first.SenderDomains
-		if len(first.AssociatedAcceptedDomains) > 0 {
-			change.AssociatedAcceptedDomains = &first.AssociatedAcceptedDomains
-		}
-	}
-	_, err := g.admin.NewInbound(ctx, change)
-	return err
-}
-
-// second is the name of the second connector; 64 characters are the most.
-func second(name string) string { return name[:min(len(name), 64-len(nextMark))] + nextMark }
-
-// admitted are the certificate names that the tenant's enabled connectors let
-// in, by connector.
-func (g *grant) admitted(ctx context.Context) (map[string]string, error) {
-	all, err := g.admin.Inbounds(ctx)
-	if err != nil {
-		return nil, err
-	}
-	names := map[string]string{}
-	for _, c := range all {
-		if c.Enabled && c.TlsSenderCertificateName != "" {
-			names[c.Name] = c.TlsSenderCertificateName
-		}
-	}
-	return names, nil
-}
-
-// covers reports whether a connector's name lets a certificate's name in; a
-// leading wildcard is a domain and all below it.
-func covers(pattern, name string) bool {
-	pattern, name = strings.ToLower(pattern), strings.ToLower(name)
-	base, wild := strings.CutPrefix(pattern, "*.")
-	return pattern == name || wild && (name == base || strings.HasSuffix(name, "."+base))
 }
 
 // key is a certificate as Graph registers it.
@@ -356,4 +216,35 @@ func (m *microsoft) dropKey(ctx context.Context, by string, der []byte) error {
 		return nil
 	}
 	return g.RemoveKey(ctx, app.ID, k.KeyID, m.proof(by))
+}
+
+// signsIn gets a token with an identity's key, and has Graph answer to it.
+func (m *microsoft) signsIn(ctx context.Context, identity string) error {
+	g, err := m.asApp(identity)
+	if err == nil {
+		_, err = g.Application(ctx, m.e.AppID)
+	}
+	return err
+}
+
+// onlyKey takes everything but one certificate off the list, on the strength of
+// that one's key.
+func (m *microsoft) onlyKey(ctx context.Context, by string, der []byte) error {
+	g, err := m.asApp(by)
+	if err != nil {
+		return err
+	}
+	app, err := g.Application(ctx, m.e.AppID)
+	if err != nil {
+		return err
+	}
+	for _, k := range app.Keys {
+		if bytes.Equal(k.Key, der) {
+			continue
+		}
+		if err := g.RemoveKey(ctx, app.ID, k.KeyID, m.proof(by)); err != nil && !fault.Is(err, fault.Missing) {
+			return err
+		}
+	}
+	return nil
 }

@@ -56,7 +56,7 @@ func (p *proof) certificate(i act.Identity) {
 		p.step("certificate", begin, err.Error(), "Renew it: sallyport identity rotate "+i.ID+".")
 		return
 	}
-	detail := fmt.Sprintf("we show %s, SHA-256 %s, for %s, issued by %s, good until %s", i.Name, colons(i.SHA256), usages(leaf), leaf.Issuer, i.NotAfter.UTC().Format(time.DateOnly))
+	detail := fmt.Sprintf("we show %s, SHA-256 %s, for %s, issued by %s, good until %s", i.Name, colons(i.SHA256), usages(i.Chain), leaf.Issuer, i.NotAfter.UTC().Format(time.DateOnly))
 	fix := ""
 	if left := i.NotAfter.Sub(p.r.now()); left < min(soon, i.NotAfter.Sub(i.NotBefore)/4) {
 		fix = "It should have been renewed by now: see what its replacement waits for with sallyport connection replace " + p.e.Tenant + " " + p.e.Name + " --status."
@@ -67,24 +67,16 @@ func (p *proof) certificate(i act.Identity) {
 	p.step("certificate", begin, detail, fix)
 }
 
-// usages are a certificate's extended key usages; public authorities give up
-// clientAuth, and not every partner wants it.
-func usages(c *x509.Certificate) string {
-	var words []string
-	for _, u := range c.ExtKeyUsage {
-		switch u {
-		case x509.ExtKeyUsageClientAuth:
-			words = append(words, "clientAuth")
-		case x509.ExtKeyUsageServerAuth:
-			words = append(words, "serverAuth")
-		default:
-			words = append(words, "another purpose")
-		}
+// usages are what a certificate is for, and which CA above it takes which
+// purpose away: public authorities give up clientAuth, and not every partner
+// wants it.
+func usages(chain [][]byte) string {
+	good, limits := act.Purposes(chain)
+	words := orText(strings.Join(good, " and "), "no purpose that is known")
+	for _, l := range limits {
+		words += " (" + l.Purpose + " is not allowed by " + l.By + ")"
 	}
-	if len(words) == 0 {
-		return "any purpose"
-	}
-	return strings.Join(words, " and ")
+	return words
 }
 
 // customer proves the customer's Microsoft 365: what its administrator's grant

@@ -81,11 +81,14 @@ func (r *Registry) careOf(ctx context.Context, e *entry) (late []string, err err
 	if err != nil {
 		return nil, err
 	}
+	if begun, err := r.answerLost(ctx, e, all); err != nil || begun {
+		return nil, err
+	}
 	due := false
 	for _, purpose := range e.purposes() {
 		i := active(all, purpose)
 		if i == nil {
-			return late, r.ensure(ctx, e)
+			return late, r.ensure(ctx, e, false)
 		}
 		due = due || !r.now().Before(renewAt(*i))
 		if overdue(*i, r.now()) {
@@ -98,6 +101,20 @@ func (r *Registry) careOf(ctx context.Context, e *entry) (late []string, err err
 	}
 	_, err = r.StartReplacement(ctx, caretaker, e.Tenant, e.Name, KindRenew)
 	return late, err
+}
+
+// answerLost begins what a compromised identity asks for, where whoever had the
+// keeper refuse it died before that was written down.
+func (r *Registry) answerLost(ctx context.Context, e *entry, all []act.Identity) (begun bool, err error) {
+	lost, err := r.unanswered(ctx, e, all)
+	if err != nil || lost == nil {
+		return false, err
+	}
+	if _, err := r.answer(ctx, custodian, e, *lost); err != nil {
+		return false, err
+	}
+	r.kick()
+	return true, nil
 }
 
 // Late are the connections whose identities should have been renewed, as Care

@@ -47,6 +47,8 @@ type Replacement struct {
 	DelayedMax int64     `json:"delayed_max_ms"`
 	StartedAt  time.Time `json:"started_at"`
 	ChangedAt  time.Time `json:"changed_at"`
+
+	read string // as it stands in the database
 }
 
 // Pair is one identity and its successor, by id.
@@ -59,6 +61,9 @@ type Pair struct {
 	FromName string `json:"from_name"`
 	ToName   string `json:"to_name"`
 	Epoch    uint64 `json:"epoch"` // of From
+	// Taken: of a compromise, From is not the compromised one. Its change was
+	// under way when another of the connection's identities was compromised.
+	Taken bool `json:"taken,omitempty"`
 }
 
 // ReplacementStep is a state that was reached.
@@ -90,30 +95,45 @@ func (r *Registry) StartReplacement(ctx context.Context, a tenant.Actor, tenant,
 	if !e.hasIdentity() {
 		return Replacement{}, invalid(op, "connection "+name+" shows no identity", "Only connections of kind m365 or with --tls mutual have one.")
 	}
-	if have, err := r.underWay(ctx, tenant, name); err != nil || have != nil {
-		if err != nil {
-			return Replacement{}, wrap(op, err)
-		}
-		return *have, nil
+	have, err := r.underWay(ctx, tenant, name)
+	if err == nil && have == nil {
+		have, err = r.start(ctx, a, e, kind)
+	}
+	if err != nil {
+		return Replacement{}, wrap(op, err)
+	}
+	return *have, nil
+}
+
+// start begins a change of what is active now: nothing else changes that
+// meanwhile.
+func (r *Registry) start(ctx context.Context, a tenant.Actor, e *entry, kind string) (*Replacement, error) {
+	unlock, err := r.busy.urgent(ctx, place{e.Tenant, e.Name}) // before a standby that is being made
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if have, err := r.underWay(ctx, e.Tenant, e.Name); err != nil || have != nil {
+		return have, err
 	}
 	_, all, err := r.identities(ctx, e)
 	if err != nil {
-		return Replacement{}, wrap(op, err)
+		return nil, err
 	}
 	p := r.newReplacement(a, e, kind)
 	for _, purpose := range e.purposes() {
 		i := active(all, purpose)
 		if i == nil {
-			return Replacement{}, fault.New(fault.Conflict, op, "connection "+name+" has no active identity for "+purpose).
-				WithHint("Give it one first: sallyport connection setup " + tenant + " " + name + ".")
+			return nil, fault.New(fault.Conflict, "connection.Replace", "connection "+e.Name+" has no active identity for "+purpose).
+				WithHint("Give it one first: sallyport connection setup " + e.Tenant + " " + e.Name + ".")
 		}
 		p.add(*i)
 	}
-	if err := r.insertReplacement(ctx, a, &p); err != nil {
-		return Replacement{}, wrap(op, err)
+	if err := r.insertReplacement(ctx, a, &p, nil); err != nil {
+		return nil, err
 	}
 	r.kick()
-	return p, nil
+	return &p, nil
 }
 
 func (r *Registry) newReplacement(a tenant.Actor, e *entry, kind string) Replacement {
@@ -194,17 +214,30 @@ func (r *Registry) readReplacement(row interface{ Scan(...any) error }) (*Replac
 	if err := json.Unmarshal([]byte(spec), &p); err != nil {
 		return nil, fault.Wrap(fault.Internal, "", err)
 	}
-	p.State = ReplacementState(state)
+	p.State, p.read = ReplacementState(state), spec
 	return &p, nil
 }
 
-func (r *Registry) insertReplacement(ctx context.Context, a tenant.Actor, p *Replacement) error {
+// insertReplacement makes a change durable, and with it the end of the one that
+// it takes over, nil for none.
+func (r *Registry) insertReplacement(ctx context.Context, a tenant.Actor, p, over *Replacement) error {
 	spec, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
+	var ended Replacement
+	if over != nil {
+		if ended, err = r.moved(over, onGiveUp); err != nil {
+			return err
+		}
+	}
 	return r.c.DB.For(p.Tenant).Change(ctx, func(tx store.TenantTx) error {
-		_, err := tx.Exec(insertReplacement, p.ID, p.Connection, string(p.State), string(spec), p.StartedAt.UnixMicro())
+		if over != nil {
+			if err := r.save(tx, &ended, over.State); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(insertReplacement, p.ID, p.Connection, string(p.State), endedFlag(p.State), string(spec), p.StartedAt.UnixMicro())
 		if err != nil {
 			return conflict(err, "", "a replacement of connection "+p.Connection+" has just begun")
 		}
@@ -212,24 +245,39 @@ func (r *Registry) insertReplacement(ctx context.Context, a tenant.Actor, p *Rep
 	})
 }
 
-// advance moves a change on by the table, durably, with an audit event; what
-// was waited for is over.
-func (r *Registry) advance(ctx context.Context, p *Replacement, on replacementEvent) error {
+func endedFlag(s ReplacementState) int {
+	if s.ended() {
+		return 1
+	}
+	return 0
+}
+
+// moved is a change after an event, by the table; what was waited for is over.
+func (r *Registry) moved(p *Replacement, on replacementEvent) (Replacement, error) {
 	to, ok := nextState(p.State, on)
 	if !ok {
-		return mayNotMove("connection.Advance", p.State, on)
+		return Replacement{}, mayNotMove("connection.Advance", p.State, on)
 	}
 	n := *p
 	n.State, n.ChangedAt, n.Waiting, n.Fix = to, r.now(), "", ""
 	n.Steps = append(slices.Clone(p.Steps), ReplacementStep{to, n.ChangedAt})
-	if to.ended() {
+	return n, nil
+}
+
+// advance moves a change on, durably, with an audit event.
+func (r *Registry) advance(ctx context.Context, p *Replacement, on replacementEvent) error {
+	n, err := r.moved(p, on)
+	if err != nil {
+		return err
+	}
+	if n.State == Done || n.State == Undone {
 		r.measure(ctx, &n)
 	}
-	if err := r.saveReplacement(ctx, &n, true); err != nil {
+	if err := r.c.DB.For(p.Tenant).Change(ctx, func(tx store.TenantTx) error { return r.save(tx, &n, p.State) }); err != nil {
 		return err
 	}
 	*p = n
-	if to.ended() { // it may have used the standby
+	if n.State.ended() { // it may have used the standby
 		r.wantStandby(place{p.Tenant, p.Connection})
 	}
 	return nil
@@ -237,31 +285,32 @@ func (r *Registry) advance(ctx context.Context, p *Replacement, on replacementEv
 
 // note keeps what is waited for, and what a step has found.
 func (r *Registry) note(ctx context.Context, p *Replacement, waiting, fix string) error {
-	if p.Waiting == waiting && p.Fix == fix {
-		return nil
-	}
 	p.Waiting, p.Fix = waiting, fix
-	return r.saveReplacement(ctx, p, false)
+	if spec, err := json.Marshal(p); err != nil || string(spec) == p.read {
+		return err
+	}
+	return r.c.DB.For(p.Tenant).Change(ctx, func(tx store.TenantTx) error { return r.update(tx, p, p.State) })
 }
 
-func (r *Registry) saveReplacement(ctx context.Context, p *Replacement, moved bool) error {
+// save is update with an audit event of the state that was reached.
+func (r *Registry) save(tx store.TenantTx, p *Replacement, before ReplacementState) error {
+	if err := r.update(tx, p, before); err != nil {
+		return err
+	}
+	return tx.Audit(r.event(tenant.Actor(p.Actor), "connection."+p.Kind+"."+string(p.State), p.Tenant, p.Connection, p.ID))
+}
+
+// update writes a change that is still where it was read.
+func (r *Registry) update(tx store.TenantTx, p *Replacement, before ReplacementState) error {
 	spec, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	ended := 0
-	if p.State.ended() {
-		ended = 1
+	n, err := tx.Exec(updateReplacement, p.ID, string(p.State), endedFlag(p.State), string(spec), r.now().UnixMicro(), string(before))
+	if err == nil && n != 1 {
+		err = fault.New(fault.Conflict, "connection.Change", "the change has moved on meanwhile").WithHint("Look at it: sallyport connection replace --status.")
 	}
-	return r.c.DB.For(p.Tenant).Change(ctx, func(tx store.TenantTx) error {
-		if _, err := tx.Exec(updateReplacement, p.ID, string(p.State), ended, string(spec), r.now().UnixMicro()); err != nil {
-			return err
-		}
-		if !moved {
-			return nil
-		}
-		return tx.Audit(r.event(tenant.Actor(p.Actor), "connection."+p.Kind+"."+string(p.State), p.Tenant, p.Connection, p.ID))
-	})
+	return err
 }
 
 // openReplacements are those under way of all tenants.

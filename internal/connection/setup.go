@@ -85,7 +85,7 @@ func (r *Registry) SetUp(ctx context.Context, a tenant.Actor, tenant, name strin
 	case e.Kind != KindM365:
 		return Setup{}, invalid(op, "connection "+name+" is of kind "+e.Kind, "Only connections of kind m365 are set up at the customer's.")
 	}
-	if err := r.ensure(ctx, e); err != nil {
+	if err := r.ensure(ctx, e, false); err != nil {
 		return Setup{}, err
 	}
 	unlock, err := r.busy.lock(ctx, place{tenant, name})
@@ -93,10 +93,8 @@ func (r *Registry) SetUp(ctx context.Context, a tenant.Actor, tenant, name strin
 		return Setup{}, wrap(op, err)
 	}
 	defer unlock()
-	if p, err := r.underWay(ctx, tenant, name); err != nil || p != nil {
-		if err == nil {
-			err = fault.New(fault.Conflict, op, "the identities of connection "+name+" are being replaced").WithHint("Wait until that is over, or undo it.")
-		}
+	open, err := r.underWay(ctx, tenant, name)
+	if err != nil {
 		return Setup{}, wrap(op, err)
 	}
 	m, err := r.microsoft(op, e)
@@ -111,12 +109,21 @@ func (r *Registry) SetUp(ctx context.Context, a tenant.Actor, tenant, name strin
 	if err := s.describe(e, all); err != nil {
 		return s, err
 	}
+	if open != nil && !g.Hold && (g.AdminToken == "" || g.Once) {
+		return s, fault.New(fault.Conflict, op, "the identities of connection "+name+" are being replaced, which sets up the customer's side").
+			WithHint("Give a token that is kept (without --forget-admin-token), which the replacement uses at once; or wait until it is over: sallyport connection replace " + tenant + " " + name + " --status.")
+	}
 	if g.AdminToken != "" && !g.Once && !g.Hold {
 		if err := m.k.SetSecret(ctx, tenant, name, purposeAdmin, client.Credential{User: "administrator", Password: g.AdminToken}); err != nil {
 			return s, wrap(op, err)
 		}
 	}
-	if !g.Hold {
+	switch {
+	case open != nil && !g.Hold:
+		s.note("token", time.Now(), "kept, and used by the replacement that is under way", "")
+		r.Hurry(tenant, name)
+		return s, nil
+	case !g.Hold:
 		err = r.apply(ctx, m, all, g, &s)
 	}
 	if err == nil && (g.Hold || !s.OK || len(s.Steps) == 0) {
@@ -129,11 +136,18 @@ func (r *Registry) SetUp(ctx context.Context, a tenant.Actor, tenant, name strin
 func (s *Setup) describe(e *entry, all []act.Identity) error {
 	mail := coming(all, PurposeClient)
 	if mail == nil {
+		mail = pick(ofPurpose(all, PurposeClient), act.Staged) // on its way, after a compromise
+	}
+	if mail == nil {
 		return fault.New(fault.Conflict, "connection.SetUp", "connection "+e.Name+" has no active identity").
 			WithHint("Look at: sallyport identity list --tenant " + e.Tenant + ".")
 	}
 	s.Script = script(e, mail.Name)
-	if app := active(all, PurposeApp); app != nil && len(app.Chain) > 0 {
+	app := active(all, PurposeApp)
+	if app == nil {
+		app = pick(ofPurpose(all, PurposeApp), act.Staged)
+	}
+	if app != nil && len(app.Chain) > 0 {
 		s.Consent = e.Login + "/" + e.EntraTenant + "/adminconsent?client_id=" + e.AppID
 		s.App = pemOf(app.Chain[0])
 	}

@@ -22,11 +22,13 @@ const (
 	deleteAllClaims store.TenantSQL = `DELETE FROM claim WHERE tenant = $1`
 
 	insertReplacement store.TenantSQL = `
-		INSERT INTO replacement (tenant, id, connection, state, ended, spec, started_at, changed_at) VALUES ($1, $2, $3, $4, 0, $5, $6, $6)`
-	updateReplacement store.TenantSQL = `UPDATE replacement SET state = $3, ended = $4, spec = $5, changed_at = $6 WHERE tenant = $1 AND id = $2`
-	openReplacement   store.TenantSQL = `SELECT state, spec FROM replacement WHERE tenant = $1 AND connection = $2 AND ended = 0`
-	lastReplacement   store.TenantSQL = `
+		INSERT INTO replacement (tenant, id, connection, state, ended, spec, started_at, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $7)`
+	updateReplacement store.TenantSQL = `UPDATE replacement SET state = $3, ended = $4, spec = $5, changed_at = $6
+		WHERE tenant = $1 AND id = $2 AND state = $7 AND ended = 0`
+	openReplacement store.TenantSQL = `SELECT state, spec FROM replacement WHERE tenant = $1 AND connection = $2 AND ended = 0`
+	lastReplacement store.TenantSQL = `
 		SELECT state, spec FROM replacement WHERE tenant = $1 AND connection = $2 ORDER BY ended, id DESC LIMIT 1`
+	allReplacements       store.TenantSQL = `SELECT state, spec FROM replacement WHERE tenant = $1 AND connection = $2 ORDER BY id`
 	deleteReplacements    store.TenantSQL = `DELETE FROM replacement WHERE tenant = $1 AND connection = $2`
 	deleteAllReplacements store.TenantSQL = `DELETE FROM replacement WHERE tenant = $1`
 

@@ -155,10 +155,10 @@ func standbysAway(ctx context.Context, k Keeper) (string, error) {
 	return s.StandbyAway, err
 }
 
-// ready is a successor that can be used now, nil for none.
+// ready is what follows and can be used now, nil for none.
 func (c *change) ready(ctx context.Context, p Pair) (*act.Identity, error) {
 	for {
-		next := c.successor(p)
+		next := c.follows(p)
 		if next == nil || !next.Apart {
 			return next, nil
 		}
@@ -209,11 +209,8 @@ func (r *Registry) untell(ctx context.Context, k Keeper, e *entry, all []act.Ide
 		return nil
 	}
 	c := &change{Registry: r, e: e, k: k, all: all, p: &Replacement{}}
-	g, err := c.connectorsOf(ctx, m)
-	if err != nil || g == nil {
-		return err
-	}
-	return g.accept(ctx, plan.shown.Name)
+	_, err = c.admit(ctx, m, plan.shown.Name)
+	return err
 }
 
 func endAll(ctx context.Context, k Keeper, list []act.Identity) error {

@@ -43,11 +43,41 @@ func (c *change) grant(ctx context.Context, m *microsoft) (*grant, error) {
 
 // connectorsOf is grant where connectors can be set with it.
 func (c *change) connectorsOf(ctx context.Context, m *microsoft) (*grant, error) {
+	if isMicrosoft(m.e.Graph) {
+		return nil, nil // where there is no such way, no token is opened for it
+	}
 	g, err := c.grant(ctx, m)
 	if err != nil || g == nil || g.admin == nil {
 		return nil, err
 	}
+	g.ours = []string{}
+	for _, i := range ofPurpose(c.all, PurposeClient) {
+		g.ours = append(g.ours, i.Name)
+	}
 	return g, nil
+}
+
+// admit has the customer's connectors let in exactly these names. told is false
+// where that is left to the customer.
+func (c *change) admit(ctx context.Context, m *microsoft, names ...string) (told bool, err error) {
+	g, err := c.connectorsOf(ctx, m)
+	if err != nil || g == nil {
+		return false, err
+	}
+	err = g.accept(ctx, names...)
+	return err == nil, c.denied(err)
+}
+
+// denied goes on without the administrator's rights where they are not taken
+// any more: he may have done by hand what they were for.
+func (c *change) denied(err error) error {
+	if !fault.Is(err, fault.Denied) {
+		return err
+	}
+	c.g = nil
+	c.leave("Microsoft 365 does not take the administrator's token any more. Give another one, which is used at once: sallyport connection setup " +
+		c.e.Tenant + " " + c.e.Name + " --admin-token-file FILE.")
+	return nil
 }
 
 // step does what the state asks for and says what has happened then. Every
@@ -90,33 +120,58 @@ func (c *change) step(ctx context.Context) (replacementEvent, error) {
 // of there at once: when that can't be, a new one is not waited for long.
 func (c *change) issue(ctx context.Context) error {
 	for i := range c.p.Identities {
-		pair := &c.p.Identities[i]
-		next, err := c.ready(ctx, *pair)
-		if err != nil {
+		if err := c.issueOne(ctx, &c.p.Identities[i]); err != nil {
 			return err
-		}
-		if next == nil {
-			q := act.Issue{Issuer: c.e.issuerOf(pair.Purpose)}
-			if c.keepsName(*pair) {
-				q.Renew = pair.Epoch
-			} else {
-				q.Epoch = c.newestEpoch(pair.Purpose) + 1
-			}
-			made, err := c.k.IssueIdentity(ctx, c.e.Tenant, c.e.Name, pair.Purpose, q)
-			if err != nil {
-				return err
-			}
-			next = &made
-		}
-		if next.State == act.Wanted {
-			return &waits{"waiting for the issuer of the next certificate", orText(next.Explanation, "Look at the keeper's log if this lasts.")}
-		}
-		pair.To, pair.ToSHA, pair.ToName = next.ID, next.SHA256, next.Name
-		if pair.Purpose == PurposeClient {
-			c.p.To = next.Name
 		}
 	}
 	return nil
+}
+
+func (c *change) issueOne(ctx context.Context, pair *Pair) error {
+	next, err := c.ready(ctx, *pair)
+	if err != nil {
+		return err
+	}
+	if next == nil {
+		q := act.Issue{Issuer: c.e.issuerOf(pair.Purpose)}
+		if c.keepsName(*pair) {
+			q.Renew = pair.Epoch
+		} else {
+			q.Epoch = c.newestEpoch(pair.Purpose) + 1
+		}
+		made, err := c.k.IssueIdentity(ctx, c.e.Tenant, c.e.Name, pair.Purpose, q)
+		if err != nil {
+			return err
+		}
+		c.all = append(c.all, made)
+		next = &c.all[len(c.all)-1]
+	}
+	pair.To, pair.ToSHA, pair.ToName = next.ID, next.SHA256, next.Name
+	if pair.Purpose == PurposeClient {
+		c.p.To = next.Name
+	}
+	if next.State == act.Wanted {
+		return &waits{"waiting for the issuer of the next certificate", orText(next.Explanation, "Look at the keeper's log if this lasts.")}
+	}
+	return nil
+}
+
+// follows is the identity that is to be shown: the one that was chosen while
+// that is good, of a compromised one the active one where that is, else a
+// successor.
+func (c *change) follows(p Pair) *act.Identity {
+	mine := ofPurpose(c.all, p.Purpose)
+	good := func(i *act.Identity) bool {
+		return i != nil && !c.unready[i.ID] && i.State != act.Retired && i.State != act.Compromised && !tainted(mine, i.Epoch)
+	}
+	chosen, shown := byID(c.all, p.To), active(c.all, p.Purpose)
+	switch {
+	case good(chosen) && (chosen.State != act.Wanted || c.p.Kind != KindCompromise || !good(shown)):
+		return chosen
+	case c.p.Kind == KindCompromise && good(shown):
+		return shown
+	}
+	return c.successor(p)
 }
 
 func (c *change) newestEpoch(purpose string) uint64 {
@@ -178,18 +233,26 @@ func (c *change) identityOf(id string) (*act.Identity, error) {
 	return nil, fault.New(fault.Missing, "connection.Step", "the keeper has no identity "+id+" any more")
 }
 
+// stage shows the partner an identity that he has not seen yet.
+func (c *change) stage(ctx context.Context, id string) error {
+	i, err := c.identityOf(id)
+	switch {
+	case err != nil:
+		return err
+	case i.State == act.Issued:
+		return c.move(ctx, id, act.Staged)
+	case i.State == act.Retired || i.State == act.Compromised:
+		return fault.New(fault.Conflict, "connection.Step", "identity "+id+" is "+string(i.State)+": no partner is told of it").WithHint("Undo the replacement, and begin it anew.")
+	}
+	return nil
+}
+
 // offer stages the successors and has the partner accept them beside the old
 // ones. A partner that we cannot tell is told by its administrator, meanwhile.
 func (c *change) offer(ctx context.Context) error {
 	for _, pair := range c.p.Identities {
-		i, err := c.identityOf(pair.To)
-		if err != nil {
+		if err := c.stage(ctx, pair.To); err != nil {
 			return err
-		}
-		if i.State == act.Issued {
-			if err := c.move(ctx, pair.To, act.Staged); err != nil {
-				return err
-			}
 		}
 	}
 	if c.e.Kind != KindM365 {
@@ -199,81 +262,17 @@ func (c *change) offer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.connect(ctx, m, true); err != nil {
-		return err
+	// A renewal tells nothing new, unless somebody has changed what is there.
+	if pair := c.p.pair(PurposeClient); pair != nil && (pair.FromName != pair.ToName || c.p.Waiting != "") {
+		if _, err := c.admit(ctx, m, pair.FromName, pair.ToName); err != nil {
+			return err
+		}
 	}
 	pair := c.p.pair(PurposeApp)
 	if pair == nil {
 		return nil
 	}
-	next, err := c.identityOf(pair.To)
-	if err != nil {
-		return err
-	}
-	return m.addKey(ctx, pair.From, next.Chain[0])
-}
-
-// connect has the customer's connectors let in the old and the new name, or
-// the new one alone. Without the right to, it is left to the customer.
-func (c *change) connect(ctx context.Context, m *microsoft, both bool) error {
-	pair := c.p.pair(PurposeClient)
-	if pair == nil || pair.FromName == pair.ToName {
-		return nil
-	}
-	g, err := c.connectorsOf(ctx, m)
-	switch {
-	case err != nil || g == nil:
-		return err
-	case both:
-		return g.accept(ctx, pair.FromName, pair.ToName)
-	}
-	return g.accept(ctx, pair.ToName)
-}
-
-// prove sees for real that the partner takes the new identities, and still the
-// old ones.
-func (c *change) prove(ctx context.Context) error {
-	if pair := c.p.pair(PurposeClient); pair != nil {
-		if err := c.proveMail(ctx, *pair); err != nil {
-			return err
-		}
-	}
-	if pair := c.p.pair(PurposeApp); pair != nil {
-		return c.proveApp(ctx, *pair)
-	}
-	return nil
-}
-
-func (c *change) proveMail(ctx context.Context, pair Pair) error {
-	now := c.tryIdentity(ctx, c.k, c.e, pair.To)
-	if now.accepted || now.takes(c.tryIdentity(ctx, c.k, c.e, pair.From)) {
-		return nil
-	}
-	return &waits{"waiting for the partner to accept the new certificate: " + now.words, c.askPartner(pair)}
-}
-
-// askPartner is what the partner's administrator has to do, in his words.
-func (c *change) askPartner(pair Pair) string {
-	if c.e.Kind == KindM365 {
-		return "Have the customer's administrator add this beside the connector that is there:\n" + secondConnector(c.e, pair.ToName)
-	}
-	return fmt.Sprintf("Have the partner's administrator accept the certificate with the SHA-256 %s beside %s, for example as a further line of relay_clientcerts or check_ccert_access: %s",
-		colons(pair.ToSHA), colons(pair.FromSHA), pair.ToName)
-}
-
-func (c *change) proveApp(ctx context.Context, pair Pair) error {
-	m, err := c.microsoft("connection.Prove", c.e)
-	if err != nil {
-		return err
-	}
-	g, err := m.asApp(pair.To)
-	if err == nil {
-		_, err = g.Application(ctx, c.e.AppID)
-	}
-	if fault.Is(err, fault.Denied) || fault.Is(err, fault.Missing) {
-		return &waits{"waiting for Entra to take the application's new key: " + fault.Sentence(err), fault.HintOf(err)}
-	}
-	return err
+	return c.addKey(ctx, m, pair.From, pair.To)
 }
 
 // activate makes the new identities the ones that connections show.
@@ -301,9 +300,10 @@ func (c *change) drain(ctx context.Context) error {
 
 // drop has the partner take the new identities alone.
 func (c *change) drop(ctx context.Context) error {
+	mail := c.p.pair(PurposeClient)
 	if c.e.Kind != KindM365 {
-		if pair := c.p.pair(PurposeClient); pair != nil {
-			c.leave("Have the partner's administrator take the old certificate off his list: SHA-256 " + colons(pair.FromSHA) + ".")
+		if mail != nil {
+			c.leave("Have the partner's administrator take the old certificate off his list: SHA-256 " + colons(mail.FromSHA) + ".")
 		}
 		return nil
 	}
@@ -311,21 +311,20 @@ func (c *change) drop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.connect(ctx, m, false); err != nil {
-		return err
-	}
-	if pair := c.p.pair(PurposeClient); pair != nil && pair.FromName != pair.ToName && c.g == nil {
-		c.leave("Have the customer's administrator set the connector to the new name and remove the second one:\n" + renameConnector(c.e, pair.ToName))
+	if mail != nil && mail.FromName != mail.ToName {
+		told, err := c.admit(ctx, m, mail.ToName)
+		if err != nil {
+			return err
+		}
+		if !told {
+			c.leave("Have the customer's administrator set the connector to the new name and remove the second one:\n" + renameConnector(c.e, mail.ToName))
+		}
 	}
 	pair := c.p.pair(PurposeApp)
 	if pair == nil {
 		return nil
 	}
-	old, err := c.identityOf(pair.From)
-	if err != nil {
-		return err
-	}
-	return m.dropKey(ctx, pair.To, old.Chain[0])
+	return c.dropKey(ctx, m, pair.To, pair.From)
 }
 
 // leave notes what a person is to do, once.
@@ -354,60 +353,4 @@ func (c *change) end(ctx context.Context, id string) error {
 		return err
 	}
 	return c.move(ctx, id, act.Retired)
-}
-
-// restore leads a change back: the old identities are active, the partner
-// takes them alone, the new ones are retired.
-func (c *change) restore(ctx context.Context) error {
-	for _, pair := range c.p.Identities {
-		if err := c.move(ctx, pair.From, act.Active); err != nil {
-			return err
-		}
-	}
-	if err := c.unoffer(ctx); err != nil {
-		return err
-	}
-	for _, pair := range c.p.Identities {
-		if pair.To == "" {
-			continue
-		}
-		c.endSessions(c.e, pair.ToSHA)
-		if err := c.end(ctx, pair.To); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// unoffer takes back what the partner was told.
-func (c *change) unoffer(ctx context.Context) error {
-	if c.e.Kind != KindM365 {
-		return nil
-	}
-	m, err := c.microsoft("connection.Undo", c.e)
-	if err != nil {
-		return err
-	}
-	if pair := c.p.pair(PurposeClient); pair != nil && pair.To != "" && pair.FromName != pair.ToName {
-		g, err := c.connectorsOf(ctx, m)
-		switch {
-		case err != nil:
-			return err
-		case g == nil:
-			c.leave("Have the customer's administrator remove the second connector, should he have made it.")
-		default:
-			if err := g.accept(ctx, pair.FromName); err != nil {
-				return err
-			}
-		}
-	}
-	pair := c.p.pair(PurposeApp)
-	if pair == nil || pair.To == "" {
-		return nil
-	}
-	next, err := c.identityOf(pair.To)
-	if err != nil {
-		return err
-	}
-	return m.dropKey(ctx, pair.From, next.Chain[0])
 }

@@ -2,7 +2,6 @@ package connection
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"slices"
 
@@ -44,12 +43,11 @@ func (r *Registry) countTaken(by map[string]*taken, i act.Identity) {
 	if i.Purpose != PurposeClient || i.State != act.Active || len(i.Chain) == 0 {
 		return
 	}
-	leaf, err := x509.ParseCertificate(i.Chain[0])
 	c, there := r.Get(i.Tenant, i.Connection)
-	if err != nil || !there {
+	if !there {
 		return
 	}
-	purposes := usages(leaf)
+	purposes := usages(i.Chain)
 	t := by[purposes]
 	if t == nil {
 		t = &taken{}

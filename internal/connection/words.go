@@ -29,14 +29,14 @@ func script(e *entry, name string) string {
 // change.
 func secondConnector(e *entry, name string) string {
 	return fmt.Sprintf("New-InboundConnector -Name %s -ConnectorType Partner -SenderDomains '*' -RequireTls $true -RestrictDomainsToCertificate $true -TlsSenderCertificateName %s -Comment %s",
-		quotePS(second(orText(e.Connector, "Inbound from Sallyport"))), quotePS(name), quotePS((&microsoft{e: e}).marker()+nextMark))
+		quotePS(secondName(orText(e.Connector, "Inbound from Sallyport"))), quotePS(name), quotePS((&microsoft{e: e}).marker()+nextMark))
 }
 
 // renameConnector is what leaves the new name alone.
 func renameConnector(e *entry, name string) string {
 	connector := orText(e.Connector, "Inbound from Sallyport")
 	return fmt.Sprintf("Set-InboundConnector -Identity %s -TlsSenderCertificateName %s\nRemove-InboundConnector -Identity %s -Confirm:$false",
-		quotePS(connector), quotePS(name), quotePS(second(connector)))
+		quotePS(connector), quotePS(name), quotePS(secondName(connector)))
 }
 
 // colons is a fingerprint as Postfix and OpenSSL write it.

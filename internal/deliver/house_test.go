@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/store"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
+	"github.com/sallyport-mail/sallyport/internal/testpeer/custodian"
 	"github.com/sallyport-mail/sallyport/internal/trace"
 )
 
@@ -34,6 +35,7 @@ type house struct {
 	trace   *trace.Log
 	queue   *queue.Queue
 	custody *client.Files
+	deliver *Deliverer
 }
 
 func must(t testing.TB, err error) {
@@ -53,8 +55,7 @@ func newHouse(t testing.TB, pools ...Pool) *house {
 	var err error
 	h.tenants, err = tenant.New(ctx, tenant.Config{DB: h.store.Control, Regions: []string{"us"}, Log: log, Now: time.Now})
 	must(t, err)
-	h.custody, err = client.NewFiles(h.dir)
-	must(t, err)
+	h.custody = custodian.Files(t, h.dir)
 	hosts := map[string][]netip.Addr{"mail.b.test": {netip.MustParseAddr("127.0.0.1")}}
 	var d *Deliverer
 	h.conns, err = connection.New(ctx, connection.Config{
@@ -75,6 +76,7 @@ func newHouse(t testing.TB, pools ...Pool) *house {
 		Queue: h.queue, Connections: h.conns, Tenants: h.tenants, Pools: pools, Log: log, Now: time.Now,
 		Hostname: func(string) string { return "gw.test" },
 	})
+	h.deliver = d
 	h.background(t, h.trace.Run)
 	h.background(t, h.queue.Run)
 	h.background(t, func(ctx context.Context) error { return d.Run(ctx, 5*time.Second) })

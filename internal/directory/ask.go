@@ -135,18 +135,20 @@ func (p *prober) talk(ctx context.Context, where name, domain string, to []mail.
 		return smtp.Result{}, err
 	}
 	for _, way := range candidates {
-		for c := p.idle.take(keyOf(way)); c != nil; c = p.idle.take(keyOf(way)) {
+		for c, u := p.idle.take(keyOf(way)); c != nil; c, u = p.idle.take(keyOf(way)) {
 			// It may have been closed in this moment: an error proves nothing yet.
-			if res, err := p.question(ctx, c, way, to); err == nil {
+			if res, err := p.question(ctx, c, way, u, to); err == nil {
 				return res, nil
 			}
 		}
 	}
 	for _, way := range candidates {
 		var c *smtp.Client
+		u := p.idle.begin(keyOf(way))
 		if c, err = p.c.Connections.Dial(ctx, way, ""); err == nil {
-			return p.question(ctx, c, way, to)
+			return p.question(ctx, c, way, u, to)
 		}
+		p.idle.done(u)
 	}
 	return smtp.Result{}, err
 }
@@ -156,12 +158,13 @@ func keyOf(c connection.Candidate) key {
 }
 
 // question asks, and keeps the connection for the next one when all went well.
-func (p *prober) question(ctx context.Context, c *smtp.Client, way connection.Candidate, to []mail.Recipient) (smtp.Result, error) {
+func (p *prober) question(ctx context.Context, c *smtp.Client, way connection.Candidate, u *use, to []mail.Recipient) (smtp.Result, error) {
 	res, err := c.Probe(ctx, mail.Address{}, to)
 	if err != nil {
+		p.idle.done(u)
 		c.Close()
 		return res, err
 	}
-	p.idle.put(keyOf(way), c)
+	p.idle.put(keyOf(way), c, u)
 	return res, nil
 }

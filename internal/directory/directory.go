@@ -41,10 +41,7 @@ type Directory struct {
 // New has the tenant registry remove a tenant's and a domain's rows with it.
 func New(ctx context.Context, c Config) (*Directory, error) {
 	x := &Directory{c: c, listed: newMemory(), probes: newProber(c)}
-	c.Connections.OnRetire(func(tenant, connection, _ string) int {
-		x.probes.idle.end(tenant, connection)
-		return 0
-	})
+	c.Connections.OnRetire(x.probes.idle.end)
 	c.Tenants.OnRemove(tenant.Hook{Tenant: removeTenant, Domain: removeDomain, Done: x.forget})
 	return x, nil
 }

@@ -16,12 +16,12 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/directory"
 	"github.com/sallyport-mail/sallyport/internal/fault"
-	"github.com/sallyport-mail/sallyport/internal/keeper/client"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/mailauth/dns"
 	"github.com/sallyport-mail/sallyport/internal/store"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
+	"github.com/sallyport-mail/sallyport/internal/testpeer/custodian"
 )
 
 // clock is a time that a test sets.
@@ -64,8 +64,7 @@ func newHouse(t testing.TB, s *store.Store) *house {
 	h := &house{store: s, clock: &clock{at: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}}
 	tenants, err := tenant.New(ctx, tenant.Config{DB: s.Control, Regions: []string{"us"}, Log: log, Now: h.clock.now})
 	must(t, err)
-	custody, err := client.NewFiles(t.TempDir())
-	must(t, err)
+	custody := custodian.Files(t, t.TempDir())
 	connections, err := connection.New(ctx, connection.Config{
 		DB: s.Control, Tenants: tenants, Resolver: dns.Fake{}, Signers: custody, Credentials: custody, Log: log, Now: h.clock.now,
 	})

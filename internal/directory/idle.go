@@ -19,7 +19,23 @@ type idle struct {
 	kept   map[key][]*resting
 	closed bool
 	leave  sync.WaitGroup // farewells under way
+
+	turn  uint64
+	busy  map[*use]bool
+	from  map[place]uint64  // sessions of earlier turns show an identity that is over
+	ended map[string]uint64 // certificates that are over, and since which turn
 }
+
+// place is a tenant's connection.
+type place struct{ tenant, connection string }
+
+// use is a session that is being dialled, or asked over.
+type use struct {
+	place
+	turn uint64 // when it was dialled
+}
+
+const maxEnded = 10_000 // as in deliver
 
 // key is what must be equal for a connection to be used again.
 type key struct{ tenant, connection, address, rule string }
@@ -27,40 +43,87 @@ type key struct{ tenant, connection, address, rule string }
 // resting is a connection that waits, and the timer that ends its waiting.
 type resting struct {
 	client *smtp.Client
+	use    *use
 	timer  *time.Timer
 }
 
-func newIdle() *idle { return &idle{kept: make(map[key][]*resting)} }
+func newIdle() *idle {
+	return &idle{kept: make(map[key][]*resting), busy: make(map[*use]bool), from: make(map[place]uint64), ended: make(map[string]uint64)}
+}
+
+// begin notes a session that is about to be dialled.
+func (i *idle) begin(where key) *use {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	u := &use{place{where.tenant, where.connection}, i.turn}
+	i.busy[u] = true
+	return u
+}
+
+// done forgets a session that is not kept.
+func (i *idle) done(u *use) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.busy, u)
+}
 
 // take returns a connection that can be used, nil when there is none.
-func (i *idle) take(where key) *smtp.Client {
+func (i *idle) take(where key) (*smtp.Client, *use) {
 	for {
 		r := i.pop(where)
 		if r == nil {
-			return nil
+			return nil, nil
 		}
 		r.timer.Stop()
 		if r.client.Alive() {
-			return r.client
+			return r.client, r.use
 		}
+		i.done(r.use)
 		r.client.Close()
 	}
 }
 
-// end ends the idle connections of a tenant's connection: its identity is
-// another one now.
-func (i *idle) end(tenant, connection string) {
+// end ends the idle sessions of a tenant's connection, whose certificate is
+// over, and has those that are asked over end with their question: left is how
+// many. Sessions that were dialled since the first call are not counted.
+func (i *idle) end(tenant, connection, sha256 string) (left int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	at := place{tenant, connection}
+	since, known := i.ended[sha256]
+	if !known {
+		if len(i.ended) >= maxEnded {
+			clear(i.ended)
+		}
+		i.turn++
+		since = i.turn
+		i.ended[sha256], i.from[at] = since, since
+	}
+	i.endIdle(at, since)
+	for u := range i.busy {
+		if u.place == at && u.turn < since {
+			left++
+		}
+	}
+	return left
+}
+
+// endIdle ends those that rest. The lock is held.
+func (i *idle) endIdle(at place, before uint64) {
 	for where, list := range i.kept {
-		if where.tenant != tenant || where.connection != connection {
+		if where.tenant != at.tenant || where.connection != at.connection {
 			continue
 		}
+		var stay []*resting
 		for _, r := range list {
+			if r.use.turn >= before {
+				stay = append(stay, r)
+				continue
+			}
 			r.timer.Stop()
 			i.leave.Go(func() { r.client.Quit() })
 		}
-		delete(i.kept, where)
+		i.set(where, stay)
 	}
 }
 
@@ -73,6 +136,7 @@ func (i *idle) pop(where key) *resting {
 	}
 	last := list[len(list)-1]
 	i.set(where, list[:len(list)-1])
+	i.busy[last.use] = true
 	return last
 }
 
@@ -84,15 +148,16 @@ func (i *idle) set(where key, list []*resting) {
 	i.kept[where] = list
 }
 
-// put keeps a connection for a while.
-func (i *idle) put(where key, c *smtp.Client) {
+// put keeps a connection for a while, unless what it shows is over.
+func (i *idle) put(where key, c *smtp.Client, u *use) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.closed || len(i.kept[where]) >= idleMost {
+	delete(i.busy, u)
+	if i.closed || u.turn < i.from[u.place] || len(i.kept[where]) >= idleMost {
 		i.leave.Go(func() { c.Quit() }) // which waits briefly for the server's word
 		return
 	}
-	r := &resting{client: c}
+	r := &resting{client: c, use: u}
 	r.timer = time.AfterFunc(idleTime, func() { i.expire(where, r) })
 	i.kept[where] = append(i.kept[where], r)
 }

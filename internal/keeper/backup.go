@@ -10,20 +10,11 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
 
-// Backup copies a keeper's database to w while it is in use. The keys in it are
-// sealed, and the KEK is not among them; nor is what the keeper knows beside
-// its database, by which an old copy is told. The copy is marked: a keeper that
-// opens it is frozen until operators thaw it.
-func Backup(ctx context.Context, db *store.KeeperDB, w io.Writer) error {
-	at, err := backupMark()
-	if err != nil {
-		return err
-	}
-	return db.Backup(ctx, w, upsertState, rememberRestored, at)
-}
-
-// BackupBeside is Backup by another process than the keeper, which may be
-// running or not: the same copy, with the same mark.
+// BackupBeside copies a keeper's database to w from another process than the
+// keeper, which may be running or not. The keys in it are sealed, and the KEK is
+// not among them; nor is what the keeper knows beside its database, by which an
+// old copy is told. The copy is marked: a keeper that opens it is frozen until
+// operators thaw it.
 func BackupBeside(ctx context.Context, c store.Config, w io.Writer) error {
 	at, err := backupMark()
 	if err != nil {

@@ -2,6 +2,8 @@ package keeper
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +31,7 @@ func TestBackup(t *testing.T) {
 		}
 		r.identities(t, "a active", "b retired")
 		var b bytes.Buffer
-		if err := Backup(t.Context(), r.db, &b); err != nil {
+		if err := backup(t.Context(), r.db, &b); err != nil {
 			t.Fatal(err)
 		}
 		for _, clear := range []string{secret, other, "some user", planted.Secret, "PRIVATE KEY", "a decoy.", "genuine."} {
@@ -79,11 +81,20 @@ func TestBackup(t *testing.T) {
 	}, s.known)
 }
 
+// backup copies a database that the test has open, as BackupBeside does.
+func backup(ctx context.Context, db *store.KeeperDB, w io.Writer) error {
+	at, err := backupMark()
+	if err != nil {
+		return err
+	}
+	return db.Backup(ctx, w, upsertState, rememberRestored, at)
+}
+
 // A backup that is cut short, or of the gateway, restores nothing.
 func TestBackupThatIsNone(t *testing.T) {
 	r := newRig(t)
 	var b bytes.Buffer
-	if err := Backup(t.Context(), r.db, &b); err != nil {
+	if err := backup(t.Context(), r.db, &b); err != nil {
 		t.Fatal(err)
 	}
 	gateway, err := store.Open(t.Context(), store.Config{Dir: t.TempDir()})

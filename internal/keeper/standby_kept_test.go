@@ -188,7 +188,7 @@ func TestStandbyRestored(t *testing.T) {
 	one := r.to(t, r.issued(t, "acme", ofClient, 0), act.Active)
 	next, other := r.standby(t, "acme", ofClient, 2), r.standby(t, "acme", app, 0)
 	var b bytes.Buffer
-	if err := Backup(t.Context(), r.db, &b); err != nil {
+	if err := backup(t.Context(), r.db, &b); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()

@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -58,47 +57,4 @@ func fits(certs []*x509.Certificate, name string, public crypto.PublicKey, now t
 		}
 	}
 	return nil
-}
-
-// Purposes are the extended key usages that a chain is good for: those of the
-// leaf that every CA above it allows. Public CAs grant serverAuth alone; whether
-// a partner takes that of a client is for a connection test to find out. Nil
-// when the chain can't be read, or is good for none.
-func Purposes(chain [][]byte) []string {
-	var good []x509.ExtKeyUsage
-	for n, der := range chain {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil
-		}
-		own := c.ExtKeyUsage
-		switch {
-		case len(own) == 0 && len(c.UnknownExtKeyUsage) == 0 || slices.Contains(own, x509.ExtKeyUsageAny):
-			own = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-		}
-		if n == 0 {
-			good = own
-			continue
-		}
-		good = slices.DeleteFunc(good, func(u x509.ExtKeyUsage) bool { return !slices.Contains(own, u) })
-	}
-	var names []string
-	for _, u := range good {
-		if name, ok := purposeName(u); ok {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-func purposeName(u x509.ExtKeyUsage) (string, bool) {
-	switch u {
-	case x509.ExtKeyUsageServerAuth:
-		return "serverAuth", true
-	case x509.ExtKeyUsageClientAuth:
-		return "clientAuth", true
-	case x509.ExtKeyUsageEmailProtection:
-		return "emailProtection", true
-	}
-	return "", false
 }

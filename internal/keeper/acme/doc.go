@@ -15,7 +15,7 @@
 //   - nothing that a CA answers makes a panic: it makes a fault, of kind later
 //     when it may pass, denied or never with the CA's own words when not.
 //
-// Which purposes a certificate has is the CA's decision ([Purposes]): public CAs
+// Which purposes a certificate has is the CA's decision (act.Purposes): public CAs
 // leave out clientAuth, and a partner may or may not mind.
 //
 // Callers: keeper, by way of the roof.

@@ -25,6 +25,7 @@ import (
 	proto "github.com/mholt/acmez/v3/acme"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 	"github.com/sallyport-mail/sallyport/internal/testpeer/pebble"
 )
 
@@ -47,7 +48,7 @@ func TestIssue(t *testing.T) {
 		if r.got.Load() == before {
 			t.Error("nobody asked for the challenge")
 		}
-		if got := Purposes(chain); !slices.Equal(got, []string{"serverAuth"}) {
+		if got, _ := act.Purposes(chain); !slices.Equal(got, []string{"serverAuth"}) {
 			t.Errorf("%v", got)
 		}
 	}

@@ -316,37 +316,6 @@ func TestChain(t *testing.T) {
 	}
 }
 
-func TestPurposes(t *testing.T) {
-	key := newKey(t)
-	of := func(u ...x509.ExtKeyUsage) []byte {
-		return forged(t, name, key, func(c *x509.Certificate) { c.ExtKeyUsage = u })
-	}
-	s, c := x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth
-	for _, x := range []struct {
-		chain [][]byte
-		want  string
-	}{
-		{[][]byte{of(s)}, "serverAuth"},
-		{[][]byte{of(s, c)}, "serverAuth clientAuth"},
-		{[][]byte{of(s, c), of(s)}, "serverAuth"}, // the CA above allows one
-		{[][]byte{of(s, c), of()}, "serverAuth clientAuth"},
-		{[][]byte{of(s, c), of(x509.ExtKeyUsageAny)}, "serverAuth clientAuth"},
-		{[][]byte{of()}, "serverAuth clientAuth"},
-		{[][]byte{of(c), of(s)}, ""},
-		{[][]byte{of(x509.ExtKeyUsageEmailProtection)}, ""},
-		{[][]byte{of(s), []byte("junk")}, ""},
-		{nil, ""},
-	} {
-		got := strings.Join(Purposes(x.chain), " ")
-		if len(x.chain) == 1 && x.want == "" && got == "emailProtection" {
-			continue
-		}
-		if got != x.want {
-			t.Errorf("%q, not %q", got, x.want)
-		}
-	}
-}
-
 func FuzzChain(f *testing.F) {
 	key := newKey(f)
 	f.Add(pemOf(forged(f, name, key, nil)))
@@ -356,7 +325,6 @@ func FuzzChain(f *testing.F) {
 		if err == nil && (len(chain) == 0 || len(chain) > maxChain) {
 			t.Errorf("%d certificates", len(chain))
 		}
-		Purposes([][]byte{text})
 	})
 }
 

@@ -28,7 +28,7 @@ type custody struct {
 
 func newCustody(t *testing.T) *custody {
 	t.Helper()
-	f, err := NewFiles(filepath.Join(t.TempDir(), "custody"))
+	f, err := newFiles(filepath.Join(t.TempDir(), "custody"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +330,7 @@ func TestListCredentials(t *testing.T) {
 // What a kill leaves half written goes at the start; nothing else does.
 func TestSweep(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a [dir]*")
-	f, err := NewFiles(dir)
+	f, err := newFiles(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -443,31 +443,5 @@ func TestFilesFulfilBothSeams(t *testing.T) {
 	}
 	if _, ok := f.(Credentials); !ok {
 		t.Error("Credentials")
-	}
-}
-
-func TestSelfSigned(t *testing.T) {
-	now := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
-	long := strings.Repeat("a", 60) + ".example.com"
-	for host, names := range map[string][]string{"mx.example": {"mx.example"}, long: {long}, "127.0.0.1": nil} {
-		cert, key, err := SelfSigned(host, now, time.Hour)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pair, err := tls.X509KeyPair(cert, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		leaf := pair.Leaf
-		if !slices.Equal(leaf.DNSNames, names) || leaf.VerifyHostname(host) != nil || !leaf.NotAfter.Equal(now.Add(time.Hour)) ||
-			!isSelfSigned(leaf) || !slices.Equal(leaf.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}) || leaf.IsCA {
-			t.Errorf("%s: %+v", host, leaf)
-		}
-		if len(host) <= maxCommonName && leaf.Subject.CommonName != host {
-			t.Errorf("%s: CN %q", host, leaf.Subject.CommonName)
-		}
-	}
-	if _, _, err := SelfSigned("a/b", now, time.Hour); !fault.Is(err, fault.Invalid) {
-		t.Errorf("%v", err)
 	}
 }

@@ -44,18 +44,8 @@ type Files struct {
 	listedAt time.Time
 }
 
-// NewFiles makes the directories that are missing (0700).
-func NewFiles(dir string) (*Files, error) {
-	for _, sub := range []string{tlsDir, identitiesDir, secretsDir} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return nil, (&fault.Error{Kind: fault.Internal, Op: "client.NewFiles", Err: err}).
-				WithHint("Make the directory writable for the user that Sallyport runs as.")
-		}
-	}
-	return &Files{dir: dir, now: time.Now, pairs: make(map[string]*pair)}, nil
-}
-
-// ExistingFiles is NewFiles for what is there already: nothing is made.
+// ExistingFiles is custody by what is in a directory already: a gateway from
+// before the keeper has made it, and nothing is made anew.
 func ExistingFiles(dir string) *Files {
 	return &Files{dir: dir, now: time.Now, pairs: make(map[string]*pair)}
 }

@@ -41,10 +41,14 @@ func (r *Remote) ServerCertificate(host string) (*tls.Certificate, error) {
 	e = hostEntry{at: now, err: err}
 	if err == nil {
 		e.cert, e.err = r.certificate(got, func(ctx context.Context, id string, scheme tls.SignatureScheme, p parts) (act.Signature, error) {
-			return ask[act.Signature](ctx, r, act.HandshakeAsHost, act.HostHandshake{
+			s, err := ask[act.Signature](ctx, r, act.HandshakeAsHost, act.HostHandshake{
 				Context: r.about(ctx, "", "", purposeServer), Host: host, Identity: id,
 				Scheme: uint16(scheme), Transcript: p.transcript, Exchange: p.exchange,
 			})
+			if fault.Is(err, fault.Denied) || fault.Is(err, fault.Missing) { // it is compromised, or another one by now
+				r.forgetHost(host)
+			}
+			return s, err
 		}, serverRole)
 	}
 	// A keeper that is away is asked again at once; a name without a
@@ -64,6 +68,13 @@ func (r *Remote) remember(host string, e hostEntry) {
 		clear(r.hosts)
 	}
 	r.hosts[host] = e
+}
+
+// forgetHost has the keeper asked for a name's certificate at the next handshake.
+func (r *Remote) forgetHost(host string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.hosts, host)
 }
 
 // ClientCertificate is of Signers. It is asked anew for each connection, so

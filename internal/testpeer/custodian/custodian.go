@@ -12,22 +12,16 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/oklog/ulid/v2"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
@@ -191,55 +185,6 @@ func (c *Keeper) named(tenant, connection, purpose string, q *act.Issue) (string
 	return fmt.Sprintf("e%d.%s.us.gate.example", q.Epoch, strings.ToLower(rand.Text()[:12])), nil
 }
 
-// Make makes a key with its certificate.
-func (c *Keeper) Make(name, purpose string) (*Held, error) {
-	var key crypto.Signer
-	var err error
-	if purpose == "entra-app" {
-		key, err = c.rsaKey()
-	} else {
-		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	}
-	if err != nil {
-		return nil, err
-	}
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now()
-	template := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(c.Life),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	issuer, signer := c.Root, c.issuer
-	if purpose == "entra-app" {
-		issuer, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), signer)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(der)
-	return &Held{Key: key, Identity: act.Identity{ID: ulid.Make().String(), NotBefore: template.NotBefore, NotAfter: template.NotAfter,
-		SHA256: hex.EncodeToString(sum[:]), Issuer: "builtin", Driver: "software", Chain: [][]byte{der}, CreatedAt: now, ChangedAt: now}}, nil
-}
-
-// someKeys are a few RSA keys, which take long to make, for all of a suite.
-var someKeys = sync.OnceValues(func() (keys [4]*rsa.PrivateKey, err error) {
-	for i := range keys {
-		if keys[i], err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
-			break
-		}
-	}
-	return keys, err
-})
-
-// rsaKey is the next of some: no two identities after another have the same.
-func (c *Keeper) rsaKey() (crypto.Signer, error) {
-	keys, err := someKeys()
-	c.used++
-	return keys[c.used%len(keys)], err
-}
-
 // Certify gives the identities that wait for an issuer over a network.
 func (c *Keeper) Certify() {
 	c.mu.Lock()
@@ -258,48 +203,6 @@ func (c *Keeper) find(id string) (*Held, error) {
 		}
 	}
 	return nil, fault.New(fault.Missing, "keeper", "there is no identity "+id)
-}
-
-// moves are the keeper's table (internal/keeper/state.go).
-func moves() map[act.IdentityState][]act.IdentityState {
-	return map[act.IdentityState][]act.IdentityState{
-		act.Issued:   {act.Staged, act.Active, act.Retired, act.Compromised},
-		act.Staged:   {act.Issued, act.Active, act.Retired, act.Compromised},
-		act.Active:   {act.Retiring, act.Retired, act.Compromised},
-		act.Retiring: {act.Active, act.Retired, act.Compromised},
-		act.Retired:  {act.Compromised},
-	}
-}
-
-// MoveIdentity is of connection.Keeper.
-func (c *Keeper) MoveIdentity(_ context.Context, of act.Identity, to act.IdentityState) (act.Identity, error) {
-	unlock, err := c.lock()
-	if err != nil {
-		return act.Identity{}, err
-	}
-	defer unlock()
-	h, err := c.find(of.ID)
-	if err != nil {
-		return act.Identity{}, err
-	}
-	if !slices.Contains(moves()[h.State], to) {
-		return act.Identity{}, fault.New(fault.Conflict, "keeper", "an identity that is "+string(h.State)+" does not become "+string(to))
-	}
-	if h.Apart && (to == act.Active || to == act.Staged) {
-		if c.awayWhy != "" {
-			return act.Identity{}, fault.New(fault.Later, "keeper", c.awayWhy)
-		}
-		h.Apart = false
-	}
-	if to == act.Active {
-		for _, o := range c.all {
-			if o.Tenant == h.Tenant && o.Connection == h.Connection && o.Purpose == h.Purpose && o.State == act.Active {
-				o.State = act.Retiring
-			}
-		}
-	}
-	h.State = to
-	return h.Identity, nil
 }
 
 // ListIdentities is of connection.Keeper.

@@ -9,6 +9,8 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -19,8 +21,7 @@ import (
 const maxCommonName = 64
 
 // SelfSigned makes a server certificate for a host name and signs it with its
-// own key (ECDSA P-256). It encrypts, but nobody can verify it: init uses it
-// so that STARTTLS works before there is a real one.
+// own key (ECDSA P-256), as gateways before the keeper did.
 func SelfSigned(host string, now time.Time, life time.Duration) (certPEM, keyPEM []byte, err error) {
 	const op = "client.SelfSigned"
 	if err := checkNames(op, host); err != nil {
@@ -68,4 +69,15 @@ func serverTemplate(host string, now time.Time, life time.Duration) (*x509.Certi
 		t.Subject = pkix.Name{CommonName: host}
 	}
 	return t, nil
+}
+
+// newFiles is custody by files in a directory, as gateways before the keeper
+// made it.
+func newFiles(dir string) (*Files, error) {
+	for _, sub := range []string{tlsDir, identitiesDir, secretsDir} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	return ExistingFiles(dir), nil
 }
