@@ -231,6 +231,9 @@ func (r *Registry) advance(ctx context.Context, p *Replacement, on replacementEv
 	*p = n
 	if to.ended() { // it may have used the standby
 		r.wantStandby(place{p.Tenant, p.Connection})
+		if r.c.Changed != nil {
+			r.c.Changed(context.WithoutCancel(ctx), p.Tenant, p.Connection)
+		}
 	}
 	return nil
 }

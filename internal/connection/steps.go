@@ -350,13 +350,20 @@ func (c *change) end(ctx context.Context, id string) error {
 	return c.move(ctx, id, act.Retired)
 }
 
-// restore leads a change back: the old identities are active, the partner
-// takes them alone, the new ones are retired.
+// restore leads a change back: the old identities are active, no connection
+// with a new one is left, the partner takes the old ones alone, the new ones
+// are retired.
 func (c *change) restore(ctx context.Context) error {
 	for _, pair := range c.p.Identities {
 		if err := c.move(ctx, pair.From, act.Active); err != nil {
 			return err
 		}
+	}
+	if pair := c.p.pair(PurposeClient); pair != nil {
+		c.keepSessions(pair.FromSHA)
+	}
+	if err := c.drainNew(); err != nil {
+		return err
 	}
 	if err := c.unoffer(ctx); err != nil {
 		return err
@@ -365,10 +372,22 @@ func (c *change) restore(ctx context.Context) error {
 		if pair.To == "" {
 			continue
 		}
-		c.endSessions(c.e, pair.ToSHA)
 		if err := c.end(ctx, pair.To); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// drainNew is drain on the way back: mail over a connection with the new
+// identity would be refused once the partner has dropped that one.
+func (c *change) drainNew() error {
+	pair := c.p.pair(PurposeClient)
+	if pair == nil || pair.To == "" {
+		return nil
+	}
+	if n := c.endSessions(c.e, pair.ToSHA); n > 0 {
+		return &waits{fmt.Sprintf("waiting for %d connections with the new identity to end", n), "Nothing needs to be done: each ends with its message."}
 	}
 	return nil
 }
