@@ -146,7 +146,8 @@ func (r *Registry) UndoReplacement(ctx context.Context, a tenant.Actor, tenant, 
 	case err != nil:
 		return Replacement{}, wrap(op, err)
 	case p == nil:
-		return Replacement{}, fault.New(fault.Missing, op, "no replacement of connection "+name+" is under way")
+		return Replacement{}, fault.New(fault.Missing, op, "no replacement of connection "+name+" is under way").
+			WithHint("See how the last one ended: sallyport connection replace " + tenant + " " + name + " --status.")
 	case p.State == Undoing:
 		return *p, nil
 	case p.Kind == KindCompromise:
