@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -30,7 +31,20 @@ type TestStep struct {
 	OK     bool   `json:"ok"`
 	MS     int64  `json:"ms"`
 	Detail string `json:"detail"`
-	Fix    string `json:"fix"` // what to do, "" when ok
+	Fix    string `json:"fix" nullable:"true"` // what to do, "" when ok, which is shown as null
+}
+
+// MarshalJSON shows a fix that there is none of as null.
+func (s TestStep) MarshalJSON() ([]byte, error) {
+	type plain TestStep
+	v := struct {
+		plain
+		Fix *string `json:"fix"`
+	}{plain: plain(s)}
+	if s.Fix != "" {
+		v.Fix = &s.Fix
+	}
+	return json.Marshal(v)
 }
 
 // TestReport is the outcome of a test.

@@ -70,7 +70,7 @@ func (c *change) repoint(ctx context.Context) error {
 			return &waits{"waiting for the partner to accept the new certificate: " + now.words, c.repointWords(*pair)}
 		}
 		if c.e.Kind != KindM365 {
-			c.leave("Have the partner's administrator take the compromised certificate off his list now: SHA-256 " + colons(pair.FromSHA) + ".")
+			c.leave("Have the partner's administrator take the compromised certificate off his list now: SHA-256 " + Fingerprint(pair.FromSHA) + ".")
 		}
 	}
 	if pair := c.p.pair(PurposeApp); pair != nil {
@@ -83,7 +83,7 @@ func (c *change) repointWords(pair Pair) string {
 	if c.e.Kind == KindM365 {
 		return "Have the customer's administrator set the connector to the new name, so that the old one is refused:\n" + renameConnector(c.e, pair.ToName)
 	}
-	return "Have the partner's administrator put the SHA-256 " + colons(pair.ToSHA) + " in the place of " + colons(pair.FromSHA) + "."
+	return "Have the partner's administrator put the SHA-256 " + Fingerprint(pair.ToSHA) + " in the place of " + Fingerprint(pair.FromSHA) + "."
 }
 
 func (c *change) repointMicrosoft(ctx context.Context) error {
