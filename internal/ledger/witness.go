@@ -17,8 +17,8 @@ const (
 	witnessTime  = 10 * time.Second // for one submission
 	witnessFirst = time.Second      // pause after a failure, doubled up to the next
 	witnessLast  = time.Minute
-	witnessEnd   = 2 * time.Second  // for the last checkpoint, when the process ends
-	witnessTurns = 3 // submissions until both agree on the size
+	witnessEnd   = 2 * time.Second // for the last checkpoint, when the process ends
+	witnessTurns = 3               // submissions until both agree on the size
 )
 
 // Witness keeps the newest checkpoint that it has seen, and takes only one that

@@ -191,6 +191,7 @@ func TestReachable(t *testing.T) {
 	if !r.Reachable(t.Context()) {
 		t.Error("not reachable while it is there")
 	}
+	_, _ = r.Status(t.Context()) // it serves by now, whatever it answers: Close closes its listener at once
 	cells["us"].srv.Close()
 	if r.Reachable(t.Context()) {
 		t.Error("reachable though it is gone")
