@@ -162,8 +162,10 @@ func (e *env) fail(err error) int {
 			Detail: fault.Sentence(err), Hint: fault.HintOf(err)}
 	}
 	if e.flags.JSON {
-		out, _ := json.MarshalIndent(p, "", "  ")
-		fmt.Fprintln(e.stderr, string(out))
+		enc := json.NewEncoder(e.stderr)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(p)
 	} else {
 		fmt.Fprintln(e.stderr, "sallyport:", strings.TrimSpace(p.Detail))
 		for _, one := range p.Errors {
