@@ -334,7 +334,7 @@ func (p *proof) send(ctx context.Context, peer *smtp.Client) {
 	case !res.Mail.Positive():
 		p.step("recipient", begin, "the server refuses MAIL FROM:<>: "+res.Mail.String(), fixNullSender(res.Mail))
 	case !res.Rcpt[0].Positive():
-		p.step("recipient", begin, rcpt+": "+res.Rcpt[0].String(), fixRecipient(res.Rcpt[0], p.rcpt))
+		p.step("recipient", begin, rcpt+": "+res.Rcpt[0].String(), fixRecipient(res.Rcpt[0], p.rcpt, p.e))
 	default:
 		p.step("recipient", begin, rcpt+": "+res.Rcpt[0].String(), "")
 		p.verdict(begin, res, err)
