@@ -106,8 +106,7 @@ func (e *env) rest(d time.Duration) {
 	}
 }
 
-// wait follows a change to its end, saying to a person on standard error what it
-// waits for.
+// wait follows a change to its end, saying on standard error what it waits for.
 // It exits 1 when the change has not come to what was asked for.
 func (v replacementView) wait(e *env) error {
 	path := at("/v1/tenants", v.Tenant, "connections", v.Connection) + "/replace"
@@ -131,7 +130,7 @@ func (v replacementView) wait(e *env) error {
 		if err := unmarshal(raw, &v); err != nil {
 			return err
 		}
-		if v.Waiting != nil && *v.Waiting != said && !e.flags.JSON { // there --status tells it
+		if v.Waiting != nil && *v.Waiting != said {
 			said = *v.Waiting
 			fmt.Fprintln(e.stderr, said)
 			if v.Fix != nil {
