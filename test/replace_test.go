@@ -226,6 +226,38 @@ func TestReplaceUnderLoad(t *testing.T) {
 	c.must("connection", "test", "acme", "mailbox")
 }
 
+// TestUndoUnderLoad leads replacements back at one moment and another while
+// mail flows: nothing is refused, so that no route stops and no mail waits.
+func TestUndoUnderLoad(t *testing.T) {
+	c := newCustomer(t)
+	stop, sent := make(chan struct{}), 0
+	var load sync.WaitGroup
+	load.Go(func() { sent = c.load(stop, 2*time.Millisecond) })
+	c.await(20)
+	before, undone := c.active("smtp-client").Name, 0
+	for i := range 8 {
+		c.must("connection", "replace", "acme", "mailbox")
+		time.Sleep(time.Duration(i*15) * time.Millisecond) // another step each time
+		out, _, code := c.cli("connection", "replace", "acme", "mailbox", "--undo", "--wait", "--json")
+		if code == 0 && strings.Contains(out, `"state": "undone"`) {
+			undone++
+			if now := c.active("smtp-client").Name; now != before {
+				t.Errorf("undone, and active is %s, not %s", now, before)
+			}
+		}
+		before = c.active("smtp-client").Name
+	}
+	close(stop)
+	load.Wait()
+	if all := c.await(sent); all != sent || undone == 0 {
+		t.Errorf("%d sent, %d arrived, %d undone", sent, all, undone)
+	}
+	if refused := c.must("message", "list", "--state", "failed", "--json"); strings.TrimSpace(refused) != "[]" {
+		t.Errorf("refused: %s", refused)
+	}
+	t.Logf("%d messages over %d undone replacements", sent, undone)
+}
+
 // TestReplaceKilled kills the gateway, with its keeper, in the middle of
 // replacements: each comes to its end after the next start, and no accepted
 // message is lost.

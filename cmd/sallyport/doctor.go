@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"strings"
@@ -15,6 +16,19 @@ type checkView struct {
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
 	Fix    string `json:"fix"`
+}
+
+// MarshalJSON shows a fix that there is none of as null, as the API does.
+func (c checkView) MarshalJSON() ([]byte, error) {
+	type plain checkView
+	v := struct {
+		plain
+		Fix *string `json:"fix"`
+	}{plain: plain(c)}
+	if c.Fix != "" {
+		v.Fix = &c.Fix
+	}
+	return json.Marshal(v)
 }
 
 type doctorView struct {

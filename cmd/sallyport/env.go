@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -36,7 +37,8 @@ func (e *env) client() (*client.Client, error) {
 	if e.flags.TokenFile != "" {
 		t, err := os.ReadFile(e.flags.TokenFile)
 		if err != nil {
-			return nil, fault.Wrap(fault.Invalid, "token", err)
+			return nil, fault.New(fault.Invalid, "token", "cannot read the token: "+err.Error()).
+				WithHint("Give --token-file a file with an API token, such as operator.token of the gateway's folder.")
 		}
 		token = strings.TrimSpace(string(t))
 	}
@@ -182,14 +184,19 @@ func (e *env) fail(err error) int {
 	}
 	var p *client.Problem
 	if !errors.As(err, &p) {
-		p = &client.Problem{Type: "about:blank", Title: titleOf(err), Status: statusOf(err),
+		p = &client.Problem{Type: "urn:sallyport:problem:" + fault.KindOf(err).String(), Title: http.StatusText(statusOf(err)), Status: statusOf(err),
 			Detail: fault.Sentence(err), Hint: fault.HintOf(err)}
 	}
 	if e.flags.JSON {
-		out, _ := json.MarshalIndent(p, "", "  ")
-		fmt.Fprintln(e.stderr, string(out))
+		enc := json.NewEncoder(e.stderr)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(p)
 	} else {
 		fmt.Fprintln(e.stderr, "sallyport:", strings.TrimSpace(p.Detail))
+		for _, one := range p.Errors {
+			fmt.Fprintln(e.stderr, " ", strings.TrimPrefix(one.Location+": "+one.Message, ": "))
+		}
 		if p.Hint != "" {
 			fmt.Fprintln(e.stderr, p.Hint)
 		}
@@ -229,12 +236,6 @@ func statusOf(err error) int {
 	default:
 		return 500
 	}
-}
-
-// titleOf names a kind of failure as a problem document does.
-func titleOf(err error) string {
-	k := fault.KindOf(err).String()
-	return strings.ToUpper(k[:1]) + k[1:]
 }
 
 // errReported ends a verb with code 1 when what it printed says why.

@@ -103,7 +103,7 @@ func (g *gateway) openConnections(ctx context.Context) (err error) {
 	}
 	g.connections, err = connection.New(ctx, connection.Config{
 		DB: g.store.Control, Tenants: g.tenants, Resolver: g.resolver, Signers: g.signers, Credentials: g.custody,
-		Keepers: g.keeperOf, Standby: g.cfg.Custody.standby(), Flow: g.flow, MXPort: g.cfg.DNS.MXPort, IsLocal: g.cfg.isOurs(), Hello: g.cfg.hostname(""), Dress: g.dress, Timeouts: g.cfg.Delivery.timeouts(),
+		Keepers: g.keeperOf, Standby: g.cfg.Custody.standby(), Flow: g.flow, Changed: g.resumeChanged, MXPort: g.cfg.DNS.MXPort, IsLocal: g.cfg.isOurs(), Hello: g.cfg.hostname(""), Dress: g.dress, Timeouts: g.cfg.Delivery.timeouts(),
 		Log: g.log, Now: time.Now,
 	})
 	if err != nil {

@@ -101,13 +101,13 @@ func (b *books) Export(ctx context.Context, region string, w io.Writer) error {
 	return k.ExportLedger(ctx, w)
 }
 
-func (b *books) Status(ctx context.Context, region string) (json.RawMessage, []string, error) {
+func (b *books) Status(ctx context.Context, region string) (api.BookStatus, error) {
 	k, err := b.keepers.Region(region)
 	if err != nil {
-		return nil, nil, err
+		return api.BookStatus{}, err
 	}
 	s, err := k.Status(ctx)
-	return s.Ledger, s.LedgerKeys, err
+	return api.BookStatus{State: s.Ledger, Keys: s.LedgerKeys, Frozen: s.Frozen}, err
 }
 
 // Order refuses what is said to the keeper alone, also from programs that are

@@ -116,6 +116,12 @@ func (g *gateway) checkKeepers(ctx context.Context) (bool, string, string) {
 			fix = "Start the keeper. Mail that needs it waits in the queue, STARTTLS is answered with 454, and changes of credentials and identities fail until it is back."
 		default:
 			found := s.findings()
+			switch {
+			case s.state.Frozen != "":
+				fix = "Find out why. Put the newest database back, or let two operators sign an order that says which identities stay: sallyport order make thaw --region " + s.region + " --set keep=… --key FILE --out FILE"
+			case s.state.Breaker == "tripped":
+				fix = "Find out who opened so many credentials: sallyport ledger search --region " + s.region + " --act open-credential. Then let two operators sign: sallyport order make lift-breaker --region " + s.region + " --key FILE --out FILE"
+			}
 			bad = append(bad, found...)
 			if len(found) == 0 {
 				fine = append(fine, s.region+" "+strconv.FormatInt(s.state.Identities, 10)+" identities")

@@ -78,3 +78,22 @@ func (g *gateway) resumeRegion(ctx context.Context, region string) {
 		}
 	}
 }
+
+// resumeChanged resumes the destination of a connection whose identities have
+// changed: it may be stopped because the partner refused the one before, and a
+// replacement ends when the next one was taken.
+func (g *gateway) resumeChanged(ctx context.Context, tenant, name string) {
+	all, err := g.queue.Destinations(ctx, "")
+	if err != nil {
+		g.log.Warn("a route was not resumed after a change of its identities", "tenant", tenant, "connection", name, "error", err)
+		return
+	}
+	for _, d := range all {
+		if d.State == "up" || d.Key != "t:"+tenant+":"+name {
+			continue
+		}
+		if err := g.queue.Resume(ctx, "system", d.Key); err != nil {
+			g.log.Warn("a route was not resumed after a change of its identities", "destination", d.Key, "error", err)
+		}
+	}
+}

@@ -22,9 +22,10 @@ type identityView struct {
 	Epoch       uint64     `json:"epoch"`
 	Name        string     `json:"name"`
 	State       string     `json:"state"`
-	NotBefore   time.Time  `json:"not_before"`
-	NotAfter    time.Time  `json:"not_after"`
-	SHA256      string     `json:"sha256"`
+	NotBefore   *time.Time `json:"not_before"` // null while it is not issued
+	NotAfter    *time.Time `json:"not_after"`
+	Fingerprint string     `json:"fingerprint"`
+	Explanation string     `json:"explanation"`
 	Issuer      string     `json:"issuer"`
 	Driver      string     `json:"driver"`
 	RenewAt     *time.Time `json:"renew_at"`
@@ -43,7 +44,7 @@ func (c *identityList) Run(e *env) error {
 	}
 	return list(e, "/v1/identities", query,
 		[]string{"id", "tenant", "connection", "purpose", "epoch", "name", "state", "ends", "sha256"}, func(v identityView) []string {
-			return []string{v.ID, v.Tenant, v.Connection, v.Purpose, fmt.Sprint(v.Epoch), v.Name, v.State, v.NotAfter.UTC().Format(time.DateOnly), v.SHA256}
+			return []string{v.ID, v.Tenant, v.Connection, v.Purpose, fmt.Sprint(v.Epoch), v.Name, v.State, dateOf(v.NotAfter), dash(v.Fingerprint)}
 		})
 }
 
@@ -72,9 +73,21 @@ func (v identityView) text() string {
 	if v.RenewAt != nil {
 		renew = v.RenewAt.UTC().Format(time.RFC3339)
 	}
-	return fmt.Sprintf("%s of %s, connection %s\npurpose  %s\nname     %s (epoch %d)\nstate    %s\nvalid    %s to %s\nrenewed  %s\nsha256   %s\nissuer   %s, key in %s",
-		v.ID, v.Tenant, v.Connection, v.Purpose, v.Name, v.Epoch, v.State, v.NotBefore.UTC().Format(time.RFC3339), v.NotAfter.UTC().Format(time.RFC3339),
-		renew, v.SHA256, v.Issuer, v.Driver)
+	text := fmt.Sprintf("%s of %s, connection %s\npurpose  %s\nname     %s (epoch %d)\nstate    %s\nvalid    %s to %s\nrenewed  %s\nsha256   %s (as Postfix and OpenSSL write it)\nissuer   %s, key in %s",
+		v.ID, dash(v.Tenant), v.Connection, v.Purpose, v.Name, v.Epoch, v.State, when(v.NotBefore), when(v.NotAfter),
+		renew, dash(v.Fingerprint), v.Issuer, v.Driver)
+	if v.Explanation != "" {
+		text += "\n" + v.Explanation
+	}
+	return text
+}
+
+// dateOf is a day; "-" for none.
+func dateOf(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return t.UTC().Format(time.DateOnly)
 }
 
 type identityRotate struct {

@@ -231,7 +231,8 @@ type ledgerView struct {
 		Error      *string `json:"error"`
 		RolledBack bool    `json:"rolled_back"`
 	} `json:"witnesses"`
-	Error *string `json:"error"`
+	Error  *string `json:"error"`
+	Frozen *string `json:"frozen"`
 }
 
 func (v ledgerView) lines() []string {
@@ -246,6 +247,9 @@ func (v ledgerView) lines() []string {
 	}
 	if v.Error != nil {
 		lines = append(lines, "  problem  "+plain(*v.Error))
+	}
+	if v.Frozen != nil {
+		lines = append(lines, "  problem  the keeper is frozen: "+plain(*v.Frozen))
 	}
 	for _, k := range v.Keys {
 		lines = append(lines, "  key      "+plain(k))
@@ -278,21 +282,23 @@ func (c *ledgerStatus) Run(e *env) error {
 	})
 }
 
-// ledgerRegions are the regions that have a ledger, the default first.
-func (e *env) ledgerRegions() ([]string, error) {
+// ledgerRegions are the regions that have a ledger, the default first, and why
+// the keepers of some are frozen.
+func (e *env) ledgerRegions() (all []string, frozen map[string]string, err error) {
 	raw, err := e.call("GET", "/v1/ledger", nil, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var v struct {
-		Regions []struct{ Region string }
-	}
+	var v struct{ Regions []ledgerView }
 	if err := unmarshal(raw, &v); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	all := make([]string, len(v.Regions))
-	for i, r := range v.Regions {
-		all[i] = r.Region
+	frozen = map[string]string{}
+	for _, r := range v.Regions {
+		all = append(all, r.Region)
+		if r.Frozen != nil {
+			frozen[r.Region] = *r.Frozen
+		}
 	}
-	return all, nil
+	return all, frozen, nil
 }

@@ -198,6 +198,29 @@ func TestLedgerVerifyKnown(t *testing.T) {
 	}
 }
 
+// A keeper that says that its ledger is an old copy is believed: the ledger
+// itself does not show it. What is said before the regions is of the one that is
+// not well.
+func TestLedgerVerifyFrozen(t *testing.T) {
+	d := newDesk(t, "us", "uk")
+	d.cells["us"].fill(3)
+	d.cells["uk"].fill(5)
+	d.cells["uk"].frozen = "its ledger had 9 entries: the database is an old copy"
+	got := d.cli("ledger", "verify", "--json")
+	v := readVerified(t, got)
+	if got.code != exitFailed || v.OK || v.Entries != 5 || len(v.Problems) != 1 || v.Problems[0].Index != 5 || !strings.Contains(v.Problems[0].What, "old copy") ||
+		!v.Regions[0].OK || v.Regions[1].OK {
+		t.Errorf("%+v", v)
+	}
+	if got := d.cli("ledger", "verify", "--region", "uk"); got.code != exitFailed || !strings.Contains(got.out, "old copy") {
+		t.Errorf("%+v", got)
+	}
+	d.cli("ledger", "verify", "--region", "us").ok(t, nil)
+	if got := d.cli("ledger", "status").ok(t, nil); !strings.Contains(got.out, "old copy") {
+		t.Errorf("%+v", got)
+	}
+}
+
 // A region whose keeper is away is not verified, and that is not well.
 func TestLedgerVerifyAway(t *testing.T) {
 	d := newDesk(t, "us", "uk")

@@ -48,6 +48,7 @@ type cell struct {
 	socket   string
 	verifier *operator.Verifier
 	spent    map[[16]byte]bool
+	frozen   string
 	short    bool // its answers have fewer entries than are asked for
 }
 
@@ -115,7 +116,7 @@ func (c *cell) ExportLedger(ctx context.Context, _ wire.Peer, _ act.Plain, w io.
 }
 
 func (c *cell) Status(context.Context, wire.Peer, act.Plain) (act.State, error) {
-	return act.State{Region: c.region, Ledger: marshal(c.t, c.ledger.Status()), LedgerKeys: []string{c.key}}, nil
+	return act.State{Region: c.region, Frozen: c.frozen, Ledger: marshal(c.t, c.ledger.Status()), LedgerKeys: []string{c.key}}, nil
 }
 
 func (c *cell) Order(ctx context.Context, p wire.Peer, q act.SignedOrder) (act.Ordered, error) {

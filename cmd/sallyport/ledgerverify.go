@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -16,7 +17,8 @@ import (
 )
 
 // ledgerVerify recomputes in this process: the gateway is only where the bytes
-// come from, and its word counts for nothing.
+// come from, and its word that all is well counts for nothing. A keeper that
+// says of its own ledger that it is an old copy is believed.
 type ledgerVerify struct {
 	Region string   `help:"Verify this region's ledger alone, not all." placeholder:"R"`
 	Export string   `help:"Check this export instead, without a gateway; - is standard input." xor:"what" placeholder:"FILE"`
@@ -32,7 +34,8 @@ type regionReport struct {
 	Error *string `json:"error"` // why it could not be verified
 }
 
-// allReports is what was found of all; what it says beside ok is of the first.
+// allReports is what was found of all; what it says beside ok is of the first
+// region with a problem, else of the first.
 type allReports struct {
 	OK bool `json:"ok"`
 	audit.Report
@@ -53,11 +56,12 @@ func (c *ledgerVerify) Run(e *env) error {
 	case c.Export != "":
 		return c.file(e, k)
 	}
-	regions := []string{c.Region}
-	if c.Region == "" {
-		if regions, err = e.ledgerRegions(); err != nil {
-			return err
-		}
+	regions, frozen, err := e.ledgerRegions()
+	if err != nil {
+		return err
+	}
+	if c.Region != "" {
+		regions = []string{c.Region}
 	}
 	if err := k.allUsed(regions); err != nil {
 		return err
@@ -73,9 +77,20 @@ func (c *ledgerVerify) Run(e *env) error {
 			one.Report = audit.Report{Verdict: "not verified", Problems: []audit.Problem{}}
 			one.Error = new(fault.Sentence(err))
 		}
+		if why := frozen[region]; why != "" {
+			one.frozen(why)
+		}
 		all = append(all, one)
 	}
 	return e.reported(all)
+}
+
+// frozen adds what a keeper knows of its ledger that the ledger does not show:
+// that there was a newer one, or another.
+func (r *regionReport) frozen(why string) {
+	r.OK = false
+	r.Verdict = "not the ledger that it was; " + r.Verdict
+	r.Problems = append(r.Problems, audit.Problem{Index: r.Entries, What: "the keeper is frozen: " + why})
 }
 
 // file verifies an export that lies here.
@@ -228,12 +243,10 @@ func (e *env) reported(all []regionReport) error {
 	if len(all) == 0 {
 		return fault.New(fault.Missing, "", "there is no ledger to verify").WithHint("Configure a keeper for a region.")
 	}
-	ok := true
-	for _, r := range all {
-		ok = ok && r.OK
-	}
+	first := max(0, slices.IndexFunc(all, func(r regionReport) bool { return len(r.Problems) > 0 }))
+	ok := !slices.ContainsFunc(all, func(r regionReport) bool { return !r.OK })
 	if e.flags.JSON {
-		if err := e.printJSON(allReports{Report: all[0].Report, OK: ok, Regions: all}); err != nil {
+		if err := e.printJSON(allReports{Report: all[first].Report, OK: ok, Regions: all}); err != nil {
 			return err
 		}
 	} else {

@@ -7,10 +7,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -48,17 +51,32 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintln(stderr, "sallyport:", err)
 		return exitFailed
 	}
+	e := &env{ctx: ctx, flags: &cli.globals, stdin: stdin, stdout: stdout, stderr: stderr}
 	parsed, err := parser.Parse(args)
 	if exited >= 0 { // --help has been printed
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "sallyport: %v\nType `sallyport --help` for the verbs.\n", err)
-		return exitUsage
+		// Where the parser stopped it may not have come to --json.
+		e.flags.JSON = e.flags.JSON || slices.Contains(args, "--json")
+		return e.fail(usage(err.Error(), "Type `"+helpFor(err)+"` to see what there is."))
 	}
-	e := &env{ctx: ctx, flags: &cli.globals, stdin: stdin, stdout: stdout, stderr: stderr}
 	if err := parsed.Run(e); err != nil {
 		return e.fail(err)
 	}
 	return exitDone
+}
+
+// helpFor is the command that shows the help of the verb that was begun.
+func helpFor(err error) string {
+	words := []string{"sallyport"}
+	var p *kong.ParseError
+	if errors.As(err, &p) {
+		for _, at := range p.Context.Path {
+			if at.Command != nil {
+				words = append(words, at.Command.Name)
+			}
+		}
+	}
+	return strings.Join(append(words, "--help"), " ")
 }

@@ -38,6 +38,6 @@ func (c *operatorShow) Run(e *env) error {
 
 // showPublic prints what may be known of a key, and nothing else of it.
 func (e *env) showPublic(p operator.Public, file string) error {
-	return e.done(fmt.Sprintf("%s\nThis line goes into the keeper's settings. The key itself is in %s; its id is %s.", p, file, p.ID()),
+	return e.done(fmt.Sprintf("%s\nThis line is the key of an [[operator]] in keeper.toml, with its name %q beside it. The key that signs is in %s; its id is %s.", p, p.Name, file, p.ID()),
 		map[string]any{"name": p.Name, "id": p.ID(), "public": p.String(), "file": file})
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/fault"
 )
 
 type connectionReplace struct {
@@ -92,17 +94,38 @@ func (c *connectionReplace) Run(e *env) error {
 // pollEvery is how often a change that is waited for is looked at.
 const pollEvery = 200 * time.Millisecond
 
+// awayTime is how long a gateway that does not answer is waited for: it goes on
+// with the change when it is started again.
+const awayTime = time.Minute
+
+// rest waits, or until the verb is broken off.
+func (e *env) rest(d time.Duration) {
+	select {
+	case <-e.ctx.Done():
+	case <-time.After(d):
+	}
+}
+
 // wait follows a change to its end, saying on standard error what it waits for.
 // It exits 1 when the change has not come to what was asked for.
 func (v replacementView) wait(e *env) error {
 	path := at("/v1/tenants", v.Tenant, "connections", v.Connection) + "/replace"
 	said, id, undo := "", v.ID, v.State == "undoing"
+	away := time.Time{}
 	var raw json.RawMessage
 	for {
 		var err error
-		if raw, err = e.call("GET", path, nil, nil); err != nil {
+		if raw, err = e.call("GET", path, nil, nil); fault.Is(err, fault.Later) && e.ctx.Err() == nil && (away.IsZero() || time.Since(away) < awayTime) {
+			if away.IsZero() {
+				away = time.Now()
+			}
+			e.rest(pollEvery)
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		away = time.Time{}
 		v = replacementView{}
 		if err := unmarshal(raw, &v); err != nil {
 			return err
@@ -117,10 +140,8 @@ func (v replacementView) wait(e *env) error {
 		if v.ended() || v.ID != id {
 			break
 		}
-		select {
-		case <-e.ctx.Done():
+		if e.rest(pollEvery); e.ctx.Err() != nil {
 			return e.ctx.Err()
-		case <-time.After(pollEvery):
 		}
 	}
 	if err := printAs(e, raw, replacementView.text); err != nil {

@@ -27,14 +27,21 @@ type Books interface {
 	Proof(ctx context.Context, region string, index int64) (json.RawMessage, error)
 	// Export writes the whole ledger as it comes.
 	Export(ctx context.Context, region string, w io.Writer) error
-	// Status is how a ledger stands, and its verifier keys.
-	Status(ctx context.Context, region string) (state json.RawMessage, keys []string, err error)
+	// Status is how a ledger stands.
+	Status(ctx context.Context, region string) (BookStatus, error)
 	// Order hands an order that operators signed to the keeper, which alone
 	// decides whether it counts.
 	Order(ctx context.Context, region string, order []byte) (Ordered, error)
 	// ReportSighting hands on that a decoy was used; kind missing when the code
 	// is none.
 	ReportSighting(ctx context.Context, region string, s Sighting) error
+}
+
+// BookStatus is how a ledger stands, as its keeper says.
+type BookStatus struct {
+	State  json.RawMessage
+	Keys   []string // verifier keys
+	Frozen string   // why the keeper does nothing: it may be an old copy; "" when it does
 }
 
 // BookQuery narrows a search; what is empty matches everything.

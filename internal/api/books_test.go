@@ -32,6 +32,7 @@ type shelf struct {
 	verify  map[string]*operator.Verifier
 	away    map[string]bool // regions whose keeper does not answer
 	seen    []api.Sighting
+	frozen  map[string]string
 	cut     int       // an export breaks off after so many bytes, 0 for not
 	begun   chan bool // an export says that it has begun, and waits until
 	resume  chan bool // this is closed; nil for neither
@@ -151,13 +152,13 @@ func (c *cutter) Write(b []byte) (int, error) {
 	return n, errors.New("the keeper has gone")
 }
 
-func (s *shelf) Status(_ context.Context, region string) (json.RawMessage, []string, error) {
+func (s *shelf) Status(_ context.Context, region string) (api.BookStatus, error) {
 	l, err := s.find(region)
 	if err != nil {
-		return nil, nil, err
+		return api.BookStatus{}, err
 	}
 	raw, err := json.Marshal(l.Status())
-	return raw, []string{s.keys[region]}, err
+	return api.BookStatus{State: raw, Keys: []string{s.keys[region]}, Frozen: s.frozen[region]}, err
 }
 
 func (s *shelf) Order(ctx context.Context, region string, order []byte) (api.Ordered, error) {
@@ -410,7 +411,15 @@ func TestLedgerStatus(t *testing.T) {
 	if len(got.Regions) != 2 {
 		t.Fatalf("%+v", got)
 	}
+	if f := got.Regions[0].Frozen; f != nil {
+		t.Errorf("frozen: %s", *f)
+	}
+	s.frozen = map[string]string{"us": "an old copy"}
+	r.ok("GET", "/v1/ledger", r.operator, nil).into(t, &got)
 	us, uk := got.Regions[0], got.Regions[1]
+	if us.Frozen == nil || *us.Frozen != "an old copy" {
+		t.Errorf("frozen: %+v", us)
+	}
 	if us.Region != "us" || *us.Size != 1 || us.Checkpoint.Size != 1 || us.Checkpoint.Hash != fmt.Sprintf("%x", c.Hash[:]) ||
 		us.Keys[0] != s.keys["us"] || us.Error != nil || us.Witnesses == nil {
 		t.Errorf("%+v", us)

@@ -18,13 +18,37 @@ const testTime = 3 * time.Minute
 // Connection is a connection as the contract shows it: absent is null.
 type Connection struct {
 	connection.Connection
-	Host  *string           `json:"host"`
-	Port  *int              `json:"port"`
-	Setup *connection.Setup `json:"setup,omitempty" doc:"Of a new one of kind m365: what was done at the customer's, and what is to be done"`
+	Host        *string           `json:"host"`
+	Port        *int              `json:"port"`
+	CA          *string           `json:"ca"`
+	ServerName  *string           `json:"server_name"`
+	User        *string           `json:"user"`
+	Platform    *string           `json:"platform"`
+	Issuer      *string           `json:"issuer"`
+	Graph       *string           `json:"graph"`
+	Login       *string           `json:"login"`
+	EntraTenant *string           `json:"entra_tenant"`
+	AppID       *string           `json:"app_id"`
+	AppObject   *string           `json:"app_object"`
+	Connector   *string           `json:"connector"`
+	Setup       *connection.Setup `json:"setup,omitempty" doc:"Of a new one of kind m365: what was done at the customer's, and what is to be done"`
 }
 
 func shownConnection(c connection.Connection) Connection {
-	v := Connection{Connection: c, Host: or(c.Host)}
+	v := Connection{
+		Connection: c, Host: or(c.Host),
+		CA:          or(c.CA),
+		ServerName:  or(c.ServerName),
+		User:        or(c.User),
+		Platform:    or(c.Platform),
+		Issuer:      or(c.Issuer),
+		Graph:       or(c.Graph),
+		Login:       or(c.Login),
+		EntraTenant: or(c.EntraTenant),
+		AppID:       or(c.AppID),
+		AppObject:   or(c.AppObject),
+		Connector:   or(c.Connector),
+	}
 	if c.Port != 0 {
 		v.Port = &c.Port
 	}

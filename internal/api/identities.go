@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -32,11 +33,30 @@ func shownReplacement(p connection.Replacement) Replacement {
 	return v
 }
 
+// Identity is a connection's identity as it is shown: absent is null.
+type Identity struct {
+	connection.Identity
+	Tenant      *string    `json:"tenant" doc:"Null for the certificate of one of our host names"`
+	NotBefore   *time.Time `json:"not_before" doc:"Null while it is not issued"`
+	NotAfter    *time.Time `json:"not_after"`
+	SHA256      *string    `json:"sha256" doc:"Of the certificate, in hex"`
+	Fingerprint *string    `json:"fingerprint" doc:"The same as Postfix and OpenSSL write it"`
+	Explanation *string    `json:"explanation" doc:"Why it is not issued yet"`
+}
+
+func shownIdentity(i connection.Identity) Identity {
+	v := Identity{Identity: i, Tenant: or(i.Tenant), SHA256: or(i.SHA256), Fingerprint: or(connection.Fingerprint(i.SHA256)), Explanation: or(i.Explanation)}
+	if !i.NotAfter.IsZero() {
+		v.NotBefore, v.NotAfter = &i.NotBefore, &i.NotAfter
+	}
+	return v
+}
+
 // Compromised is what became of a compromised identity and of its connection.
 type Compromised struct {
 	Replacement
-	Identity connection.Identity  `json:"identity"`
-	Next     *connection.Identity `json:"next" doc:"The one in use from now on; null while there is none"`
+	Identity Identity  `json:"identity"`
+	Next     *Identity `json:"next" doc:"The one in use from now on; null while there is none"`
 }
 
 func replacements(r *router) {
@@ -96,7 +116,7 @@ func (s *server) undoReplacement(ctx context.Context, in *OneConnection) (*out[R
 func (s *server) listIdentities(ctx context.Context, in *struct {
 	Tenant string `query:"tenant" doc:"Of this tenant's connections only"`
 	Paging
-}) (*out[Page[connection.Identity]], error) {
+}) (*out[Page[Identity]], error) {
 	name, err := scope(ctx, in.Tenant)
 	if err != nil {
 		return nil, err
@@ -110,7 +130,11 @@ func (s *server) listIdentities(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return cut(all, func(i connection.Identity) string { return i.ID }, in.Paging), nil
+	shown := make([]Identity, len(all))
+	for n, i := range all {
+		shown[n] = shownIdentity(i)
+	}
+	return cut(shown, func(i Identity) string { return i.ID }, in.Paging), nil
 }
 
 // OneIdentity names an identity.
@@ -131,9 +155,9 @@ func (s *server) identity(ctx context.Context, in OneIdentity) (string, connecti
 	return name, i, err
 }
 
-func (s *server) showIdentity(ctx context.Context, in *OneIdentity) (*out[connection.Identity], error) {
+func (s *server) showIdentity(ctx context.Context, in *OneIdentity) (*out[Identity], error) {
 	_, i, err := s.identity(ctx, *in)
-	return reply(i), err
+	return reply(shownIdentity(i)), err
 }
 
 func (s *server) rotateIdentity(ctx context.Context, in *struct {
@@ -162,16 +186,16 @@ func (s *server) compromiseIdentity(ctx context.Context, in *OneIdentity) (*out[
 	if err != nil {
 		return nil, err
 	}
-	v := Compromised{Replacement: shownReplacement(p)}
-	if v.Identity, err = s.Connections.Identity(ctx, name, i.ID); err != nil {
+	if i, err = s.Connections.Identity(ctx, name, i.ID); err != nil {
 		return nil, err
 	}
+	v := Compromised{Replacement: shownReplacement(p), Identity: shownIdentity(i)}
 	for _, pair := range p.Identities {
 		if pair.From != i.ID || pair.To == "" {
 			continue // a purpose whose change was taken over
 		}
 		if next, err := s.Connections.Identity(ctx, name, pair.To); err == nil {
-			v.Next = &next
+			v.Next = new(shownIdentity(next))
 		}
 	}
 	return reply(v), nil

@@ -33,6 +33,7 @@ type Ledger struct {
 	Keys       []string          `json:"keys" doc:"Verifier keys, the signer's first: keep them where the gateway is not"`
 	Witnesses  []LedgerWitness   `json:"witnesses"`
 	Error      *string           `json:"error" doc:"Why it is not known, or nothing is entered or signed"`
+	Frozen     *string           `json:"frozen" doc:"Why the keeper does nothing: this may be an old copy, or another ledger. Null when it is not frozen"`
 }
 
 // LedgerCheckpoint is a signed statement of a ledger at a size.
@@ -69,14 +70,17 @@ func (s *server) listLedgers(ctx context.Context, _ *struct{}) (*out[Ledgers], e
 
 func (s *server) ledger(ctx context.Context, region string) Ledger {
 	l := Ledger{Region: region}
-	raw, keys, err := s.Books.Status(ctx, region)
+	now, err := s.Books.Status(ctx, region)
 	if err == nil {
-		err = fault.Wrap(fault.Internal, "api.ledger", json.Unmarshal(raw, &l))
+		err = fault.Wrap(fault.Internal, "api.ledger", json.Unmarshal(now.State, &l))
 	}
 	if err != nil {
 		return Ledger{Region: region, Error: or(s.problem(ctx, err).Detail)}
 	}
-	l.Region, l.Keys = region, keys
+	l.Region, l.Keys, l.Frozen = region, now.Keys, nil
+	if now.Frozen != "" {
+		l.Frozen = &now.Frozen
+	}
 	return l
 }
 

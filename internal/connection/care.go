@@ -259,6 +259,23 @@ func (r *Registry) OnRetire(end func(tenant, connection, sha256 string) (left in
 	r.enders = append(r.enders, end)
 }
 
+// OnReturn names who is to know that an identity whose connections were ended
+// is the active one again: a replacement was led back.
+func (r *Registry) OnReturn(back func(sha256 string)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.returners = append(r.returners, back)
+}
+
+func (r *Registry) keepSessions(sha256 string) {
+	r.mu.RLock()
+	returners := r.returners
+	r.mu.RUnlock()
+	for _, back := range returners {
+		back(sha256)
+	}
+}
+
 func (r *Registry) endSessions(e *entry, sha256 string) (left int) {
 	r.mu.RLock()
 	enders := r.enders

@@ -17,7 +17,7 @@ import (
 func wrap(op string, err error) error { return fault.Wrap(fault.KindOf(err), op, err) }
 
 func missing(op, tenant, name string) error {
-	return fault.New(fault.Missing, op, "tenant "+tenant+" has no connection "+name)
+	return fault.New(fault.Missing, op, "tenant "+tenant+" has no connection "+name).WithHint("List its connections to see their names.")
 }
 
 func (r *Registry) event(a tenant.Actor, act, tenant, name, subject string) store.Event {
@@ -97,7 +97,7 @@ func conflict(err error, op, text string) error {
 // that no other connection serves them.
 func (r *Registry) checkPlace(op string, e *entry) error {
 	if _, ok := r.c.Tenants.Tenant(e.Tenant); !ok {
-		return fault.New(fault.Missing, op, "tenant "+e.Tenant+" does not exist")
+		return fault.New(fault.Missing, op, "tenant "+e.Tenant+" does not exist").WithHint("List the tenants to see their names.")
 	}
 	if e.Direction != DirectionOutbound {
 		for _, name := range e.Domains {
@@ -113,7 +113,8 @@ func (r *Registry) checkPlace(op string, e *entry) error {
 		return nil
 	}
 	if t.entry(e.Name) != nil {
-		return fault.New(fault.Conflict, op, "connection "+e.Name+" exists already")
+		return fault.New(fault.Conflict, op, "connection "+e.Name+" exists already").
+			WithHint("Choose another name, or remove that one; one that is the same passes with --if-absent.")
 	}
 	switch {
 	case e.Direction != DirectionOutbound:

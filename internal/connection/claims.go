@@ -58,7 +58,8 @@ func claimed(op string, c claim) error {
 	case claimCert:
 		what = "client certificate " + c.value
 	}
-	return fault.New(fault.Conflict, op, what+" is already in use")
+	return fault.New(fault.Conflict, op, what+" is already in use").
+		WithHint("It says whose mail a client's is, so it is of one connection only: leave it out, or remove the other one.")
 }
 
 // enterClaims makes a connection's claims effective; the caller holds mu.

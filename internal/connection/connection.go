@@ -34,7 +34,10 @@ type Config struct {
 	Standby bool
 	// Flow measures a connection's mail between two moments; nil measures
 	// nothing.
-	Flow    func(ctx context.Context, tenant, connection string, from, to time.Time) (Flow, error)
+	Flow func(ctx context.Context, tenant, connection string, from, to time.Time) (Flow, error)
+	// Changed is told of each change of a connection's identities that has
+	// ended: mail that the partner refused meanwhile can go. Nil tells nobody.
+	Changed func(ctx context.Context, tenant, connection string)
 	Roots   func() (pem []byte)   // system roots when nil
 	IsLocal func(netip.Addr) bool // is that address ours? for loops; nil is no
 	MXPort  int                   // the internet's port, 0 is 25
@@ -165,15 +168,16 @@ type Registry struct {
 	roots  rootCache
 	health healthBook
 
-	standby  standbys
-	busy     keyed                   // changes of identity, one after another for each connection
-	wake     chan struct{}           // for Run
-	hurried  map[place]chan struct{} // closed to have a change try again
-	shutters map[place]*shutter      // closed when a connection may be dialled again
-	unready  map[place]bool          // connections whose first identity is still with its issuer
-	late     []string                // of Care
-	enders   []func(tenant, connection, sha256 string) (left int)
-	stop     func(at ReplacementState, when string) error // a test's; nil
+	standby   standbys
+	busy      keyed                   // changes of identity, one after another for each connection
+	wake      chan struct{}           // for Run
+	hurried   map[place]chan struct{} // closed to have a change try again
+	shutters  map[place]*shutter      // closed when a connection may be dialled again
+	unready   map[place]bool          // connections whose first identity is still with its issuer
+	late      []string                // of Care
+	enders    []func(tenant, connection, sha256 string) (left int)
+	returners []func(sha256 string)
+	stop      func(at ReplacementState, when string) error // a test's; nil
 }
 
 // entry is a connection as it is used. It is not changed after it has been

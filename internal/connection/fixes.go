@@ -77,6 +77,8 @@ func fixTLS(err error, e *entry, host string) string {
 		return "The server does not offer STARTTLS: turn TLS on there, or give --tls opportunistic or none."
 	case errors.As(err, &d) && d.Step == "starttls":
 		return "The server refuses STARTTLS: give it a certificate and key that it can read."
+	case fault.Is(err, fault.Later) && fault.HintOf(err) != "": // of the keeper, not of the server
+		return fault.HintOf(err)
 	case e.TLS == TLSMutual && fault.Is(err, fault.Missing):
 		return "This connection has no identity yet: put its certificate and key where custody looks for them, or give --tls verified."
 	case e.TLS == TLSMutual && strings.Contains(err.Error(), "protocol version"):
@@ -161,7 +163,7 @@ func fixNullSender(r mail.Reply) string {
 	return "Let the server accept the null sender from this machine: delivery notices and recipient checks need it (RFC 5321 4.5.5)."
 }
 
-func fixRecipient(r mail.Reply, rcpt mail.Address) string {
+func fixRecipient(r mail.Reply, rcpt mail.Address, e *entry) string {
 	class, _, _ := strings.Cut(strings.TrimPrefix(r.Enhanced, "5."), ".")
 	words := strings.ToLower(r.Text)
 	switch {
@@ -169,6 +171,8 @@ func fixRecipient(r mail.Reply, rcpt mail.Address) string {
 		return "The server asks us to come back later: repeat the test in some minutes, and exempt this machine from greylisting and rate limits there."
 	case r.Enhanced == "5.7.51":
 		return "No inbound connector of the tenant lets our certificate in: see the step connector, or have the customer's administrator compare Get-InboundConnector with the name that we show."
+	case e.TLS == TLSMutual && class == "7":
+		return "The server does not know our certificate, or takes no mail for " + rcpt.Domain + " from us: have it accept the SHA-256 that the step certificate names, and add the domain to those it accepts."
 	case strings.Contains(words, "relay") || class == "7":
 		return "The server does not take mail for " + rcpt.Domain + " from us: add the domain to those it accepts, and let this machine send to it."
 	case class == "1" || class == "" || strings.Contains(words, "unknown") || strings.Contains(words, "not found"):

@@ -265,6 +265,13 @@ func TestKeeperAway(t *testing.T) {
 	if _, err := c.Dial(t.Context(), candidates[0], ""); err == nil {
 		t.Error("a connection without a keeper")
 	}
+	report, err := c.Test(t.Context(), "acme", "mailbox", mail.Address{})
+	must(t, err)
+	for _, s := range report.Steps {
+		if s.Name == "tls" && (s.OK || !strings.Contains(s.Fix, "keeper")) {
+			t.Errorf("the server is blamed for the keeper: %+v", s)
+		}
+	}
 	if err := c.Remove(t.Context(), "token:1", "acme", "mailbox"); !fault.Is(err, fault.Later) {
 		t.Errorf("removed although its identities are left: %v", err)
 	}

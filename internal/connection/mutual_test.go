@@ -3,6 +3,7 @@ package connection_test
 import (
 	"context"
 	"encoding/pem"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,6 +87,9 @@ func TestReplaceAtPostfix(t *testing.T) {
 	must(t, err)
 	if report.OK {
 		t.Fatalf("accepted before its fingerprint was there: %+v", report.Steps)
+	}
+	if text := fmt.Sprint(report.Steps); !strings.Contains(text, "accept the SHA-256 that the step certificate names") {
+		t.Errorf("nobody is told to accept the certificate: %s", text)
 	}
 	postfix.accept(t, first.SHA256)
 	passed := h.passes(t)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -30,7 +31,20 @@ type TestStep struct {
 	OK     bool   `json:"ok"`
 	MS     int64  `json:"ms"`
 	Detail string `json:"detail"`
-	Fix    string `json:"fix"` // what to do, "" when ok
+	Fix    string `json:"fix" nullable:"true"` // what to do, "" when ok, which is shown as null
+}
+
+// MarshalJSON shows a fix that there is none of as null.
+func (s TestStep) MarshalJSON() ([]byte, error) {
+	type plain TestStep
+	v := struct {
+		plain
+		Fix *string `json:"fix"`
+	}{plain: plain(s)}
+	if s.Fix != "" {
+		v.Fix = &s.Fix
+	}
+	return json.Marshal(v)
 }
 
 // TestReport is the outcome of a test.
@@ -320,7 +334,7 @@ func (p *proof) send(ctx context.Context, peer *smtp.Client) {
 	case !res.Mail.Positive():
 		p.step("recipient", begin, "the server refuses MAIL FROM:<>: "+res.Mail.String(), fixNullSender(res.Mail))
 	case !res.Rcpt[0].Positive():
-		p.step("recipient", begin, rcpt+": "+res.Rcpt[0].String(), fixRecipient(res.Rcpt[0], p.rcpt))
+		p.step("recipient", begin, rcpt+": "+res.Rcpt[0].String(), fixRecipient(res.Rcpt[0], p.rcpt, p.e))
 	default:
 		p.step("recipient", begin, rcpt+": "+res.Rcpt[0].String(), "")
 		p.verdict(begin, res, err)

@@ -56,7 +56,7 @@ func (p *proof) certificate(i act.Identity) {
 		p.step("certificate", begin, err.Error(), "Renew it: sallyport identity rotate "+i.ID+".")
 		return
 	}
-	detail := fmt.Sprintf("we show %s, SHA-256 %s, for %s, issued by %s, good until %s", i.Name, colons(i.SHA256), usages(i.Chain), leaf.Issuer, i.NotAfter.UTC().Format(time.DateOnly))
+	detail := fmt.Sprintf("we show %s, SHA-256 %s, for %s, issued by %s, good until %s", i.Name, Fingerprint(i.SHA256), usages(i.Chain), leaf.Issuer, i.NotAfter.UTC().Format(time.DateOnly))
 	fix := ""
 	if left := i.NotAfter.Sub(p.r.now()); left < min(soon, i.NotAfter.Sub(i.NotBefore)/4) {
 		fix = "It should have been renewed by now: see what its replacement waits for with sallyport connection replace " + p.e.Tenant + " " + p.e.Name + " --status."

@@ -1,8 +1,10 @@
 package connection_test
 
 import (
+	"context"
 	"crypto/x509"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,6 +148,41 @@ func TestUndo(t *testing.T) {
 			t.Fatalf("undone from %s: %+v", at, done)
 		}
 		c.holds(t, name, 1)
+	}
+}
+
+// TestUndoTells: on the way back the partner takes the new identity until no
+// connection that shows it is left, and whoever keeps mail is told of the end.
+func TestUndoTells(t *testing.T) {
+	var told []string
+	c := newCloud(t, func(config *connection.Config) {
+		config.Changed = func(_ context.Context, tenant, name string) { told = append(told, tenant+"/"+name) }
+	})
+	c.connect(t)
+	busy, asked, back := 1, "", ""
+	c.OnReturn(func(sha256 string) { back = sha256 })
+	c.OnRetire(func(_, _, sha256 string) int { asked = sha256; return busy })
+	_, err := c.StartReplacement(t.Context(), "token:1", "acme", "mailbox", connection.KindReplace)
+	must(t, err)
+	for range 4 {
+		_, _, err := c.Step(t.Context(), "acme", "mailbox")
+		must(t, err)
+	}
+	p, err := c.UndoReplacement(t.Context(), "token:1", "acme", "mailbox")
+	must(t, err)
+	if _, _, err := c.Step(t.Context(), "acme", "mailbox"); err == nil || !slices.Contains(c.names(t), p.To) {
+		t.Errorf("dropped while a connection shows it: %v, the partner lets in %v", err, c.names(t))
+	}
+	if now := c.identities(t)["smtp-client"].Name; asked != p.Identities[0].ToSHA || back != p.Identities[0].FromSHA || now != p.From || len(told) > 0 {
+		t.Errorf("asked for %s, %s is shown again, active is %s, told %v", asked, back, now, told)
+	}
+	busy = 0
+	if done := c.finish(t); done.State != connection.Undone {
+		t.Fatalf("%+v", done)
+	}
+	c.holds(t, p.From, 1)
+	if !slices.Equal(told, []string{"acme/mailbox"}) {
+		t.Errorf("told %v", told)
 	}
 }
 

@@ -166,7 +166,8 @@ func (r *Registry) UndoReplacement(ctx context.Context, a tenant.Actor, tenant, 
 	case err != nil:
 		return Replacement{}, wrap(op, err)
 	case p == nil:
-		return Replacement{}, fault.New(fault.Missing, op, "no replacement of connection "+name+" is under way")
+		return Replacement{}, fault.New(fault.Missing, op, "no replacement of connection "+name+" is under way").
+			WithHint("See how the last one ended: sallyport connection replace " + tenant + " " + name + " --status.")
 	case p.State == Undoing:
 		return *p, nil
 	case p.Kind == KindCompromise:
@@ -279,6 +280,9 @@ func (r *Registry) advance(ctx context.Context, p *Replacement, on replacementEv
 	*p = n
 	if n.State.ended() { // it may have used the standby
 		r.wantStandby(place{p.Tenant, p.Connection})
+		if r.c.Changed != nil {
+			r.c.Changed(context.WithoutCancel(ctx), p.Tenant, p.Connection)
+		}
 	}
 	return nil
 }

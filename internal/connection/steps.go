@@ -303,7 +303,7 @@ func (c *change) drop(ctx context.Context) error {
 	mail := c.p.pair(PurposeClient)
 	if c.e.Kind != KindM365 {
 		if mail != nil {
-			c.leave("Have the partner's administrator take the old certificate off his list: SHA-256 " + colons(mail.FromSHA) + ".")
+			c.leave("Have the partner's administrator take the old certificate off his list: SHA-256 " + Fingerprint(mail.FromSHA) + ".")
 		}
 		return nil
 	}

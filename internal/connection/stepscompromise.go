@@ -127,7 +127,7 @@ func (c *change) repointMail(ctx context.Context, pair Pair) error {
 		return &waits{"waiting for the partner to accept the new certificate: " + now.words, c.repointWords(pair)}
 	}
 	if c.e.Kind != KindM365 && !pair.Taken {
-		c.leave("Have the partner's administrator take the compromised certificate off his list now: SHA-256 " + colons(pair.FromSHA) + ".")
+		c.leave("Have the partner's administrator take the compromised certificate off his list now: SHA-256 " + Fingerprint(pair.FromSHA) + ".")
 	}
 	if err := c.move(ctx, pair.To, act.Active); err != nil {
 		return err
@@ -140,7 +140,7 @@ func (c *change) repointWords(pair Pair) string {
 	if c.e.Kind == KindM365 {
 		return "Have the customer's administrator set the connector to the new name, so that the old one is refused:\n" + renameConnector(c.e, pair.ToName)
 	}
-	return "Have the partner's administrator put the SHA-256 " + colons(pair.ToSHA) + " in the place of " + colons(pair.FromSHA) + "."
+	return "Have the partner's administrator put the SHA-256 " + Fingerprint(pair.ToSHA) + " in the place of " + Fingerprint(pair.FromSHA) + "."
 }
 
 // repointApp makes the successor's key the only one of the application: by the

@@ -43,7 +43,7 @@ func (c *change) askPartner(pair Pair) string {
 		return "Have the customer's administrator add this beside the connector that is there:\n" + secondConnector(c.e, pair.ToName)
 	}
 	return fmt.Sprintf("Have the partner's administrator accept the certificate with the SHA-256 %s beside %s, for example as a further line of relay_clientcerts or check_ccert_access: %s",
-		colons(pair.ToSHA), colons(pair.FromSHA), pair.ToName)
+		Fingerprint(pair.ToSHA), Fingerprint(pair.FromSHA), pair.ToName)
 }
 
 func (c *change) proveApp(ctx context.Context, pair Pair) error {

@@ -23,6 +23,7 @@ func (c *change) restore(ctx context.Context) error {
 		}
 	}
 	if pair := c.p.pair(PurposeClient); pair != nil && pair.To != "" {
+		c.keepSessions(pair.FromSHA)
 		if n := c.endSessions(c.e, pair.ToSHA); n > 0 {
 			return &waits{fmt.Sprintf("waiting for %d connections with the new identity to end", n), "Nothing needs to be done: each ends with its message."}
 		}

@@ -39,8 +39,8 @@ func renameConnector(e *entry, name string) string {
 		quotePS(connector), quotePS(name), quotePS(secondName(connector)))
 }
 
-// colons is a fingerprint as Postfix and OpenSSL write it.
-func colons(sha string) string {
+// Fingerprint is a SHA-256 in hex as Postfix and OpenSSL write it.
+func Fingerprint(sha string) string {
 	sha = strings.ToUpper(sha)
 	var b strings.Builder
 	for i := 0; i < len(sha); i += 2 {

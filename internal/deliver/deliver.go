@@ -92,6 +92,7 @@ type Deliverer struct {
 func New(c Config) *Deliverer {
 	d := build(c, queueWork{c.Queue}, c.Connections, c.Tenants)
 	c.Connections.OnRetire(d.retire)
+	c.Connections.OnReturn(d.sessions.back)
 	return d
 }
 

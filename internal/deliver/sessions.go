@@ -95,6 +95,14 @@ func (s *sessions) end(tenant, name, sha string) (left int) {
 	return left
 }
 
+// back forgets that a certificate was ended: it is shown again, and a later end
+// of it counts anew.
+func (s *sessions) back(sha string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.ended, sha)
+}
+
 // retire is what the registry asks when an identity is replaced: idle
 // connections with it end now, the others after their message.
 func (d *Deliverer) retire(tenant, name, sha256 string) (left int) {

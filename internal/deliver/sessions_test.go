@@ -52,3 +52,27 @@ func TestSessionsEnd(t *testing.T) {
 		t.Error("a dial without an identity is watched")
 	}
 }
+
+// TestSessionsBack: a certificate that is shown again after it was ended is
+// shown by connections that are used again, and its next end waits for dials
+// that began since.
+func TestSessionsBack(t *testing.T) {
+	cert := &tls.Certificate{Certificate: [][]byte{[]byte("old")}}
+	sum := sha256.Sum256([]byte("old"))
+	sha := hex.EncodeToString(sum[:])
+	mutual := connection.Candidate{Tenant: "acme", Connection: "mailbox", Rule: connection.TLSMutual}
+	s := newSessions()
+	s.end("acme", "mailbox", sha)
+	s.back(sha)
+	made := &conn{way: way{Candidate: mutual}}
+	s.done(s.begin(mutual), made, cert)
+	if made.ending.Load() {
+		t.Error("ends after its first message")
+	}
+	s.leave(made)
+	dial := s.begin(mutual)
+	if n := s.end("acme", "mailbox", sha); n != 1 {
+		t.Errorf("%d are left, want the dial", n)
+	}
+	s.done(dial, nil, nil)
+}

@@ -42,6 +42,7 @@ type Directory struct {
 func New(ctx context.Context, c Config) (*Directory, error) {
 	x := &Directory{c: c, listed: newMemory(), probes: newProber(c)}
 	c.Connections.OnRetire(x.probes.idle.end)
+	c.Connections.OnReturn(x.probes.idle.back)
 	c.Tenants.OnRemove(tenant.Hook{Tenant: removeTenant, Domain: removeDomain, Done: x.forget})
 	return x, nil
 }

@@ -108,6 +108,14 @@ func (i *idle) end(tenant, connection, sha256 string) (left int) {
 	return left
 }
 
+// back forgets that a certificate was over: it is shown again, and its next end
+// counts anew.
+func (i *idle) back(sha256 string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.ended, sha256)
+}
+
 // endIdle ends those that rest. The lock is held.
 func (i *idle) endIdle(at place, before uint64) {
 	for where, list := range i.kept {

@@ -78,4 +78,11 @@ func TestIdleEnd(t *testing.T) {
 	if c, _ := i.take(at); c != nil || len(i.busy) != 1 || !i.busy[using] {
 		t.Errorf("%v, %d in use", c, len(i.busy))
 	}
+	// The old certificate is shown again, and then it is over once more.
+	i.back("old")
+	late := i.begin(at)
+	if left := i.end("acme", "mailbox", "old"); left != 1 {
+		t.Errorf("%d are left, want the dial", left)
+	}
+	i.done(late)
 }

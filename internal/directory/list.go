@@ -85,7 +85,7 @@ func (x *Directory) Add(ctx context.Context, a tenant.Actor, tenant string, addr
 			return err
 		}
 		if n == 0 {
-			return fault.New(fault.Conflict, "", addr.String()+" is listed already")
+			return fault.New(fault.Conflict, "", addr.String()+" is listed already").WithHint("With --if-absent that is no error.")
 		}
 		return tx.Audit(x.event(a, "directory.add", tenant, addr.String()))
 	})
@@ -151,7 +151,8 @@ func (x *Directory) Remove(ctx context.Context, a tenant.Actor, tenant string, a
 			return err
 		}
 		if n == 0 {
-			return fault.New(fault.Missing, "", addr.String()+" is not listed for tenant "+tenant)
+			return fault.New(fault.Missing, "", addr.String()+" is not listed for tenant "+tenant).
+				WithHint("List the tenant's recipients to see what there is.")
 		}
 		return tx.Audit(x.event(a, "directory.remove", tenant, addr.String()))
 	})

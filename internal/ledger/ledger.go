@@ -184,6 +184,7 @@ func (l *Ledger) Run(ctx context.Context) error {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			_, err := l.Checkpoint(last)
+			l.showLast(last)
 			return err
 		case <-l.due:
 		case <-tick.C:

@@ -17,7 +17,8 @@ const (
 	witnessTime  = 10 * time.Second // for one submission
 	witnessFirst = time.Second      // pause after a failure, doubled up to the next
 	witnessLast  = time.Minute
-	witnessTurns = 3 // submissions until both agree on the size
+	witnessEnd   = 2 * time.Second // for the last checkpoint, when the process ends
+	witnessTurns = 3               // submissions until both agree on the size
 )
 
 // Witness keeps the newest checkpoint that it has seen, and takes only one that
@@ -116,6 +117,26 @@ func (l *Ledger) show(ctx context.Context, w *watch) {
 		}
 		pause = min(2*pause, witnessLast)
 		w.nudge()
+	}
+}
+
+// showLast shows the last checkpoint of this process to each witness that has
+// not agreed to it: what was done in its last minute can be missed then, should
+// somebody put an older copy back before the next start.
+func (l *Ledger) showLast(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, witnessEnd)
+	defer cancel()
+	var all sync.WaitGroup
+	defer all.Wait()
+	for _, w := range l.watch {
+		if w.read().Size == l.newestCheckpoint().Size {
+			continue
+		}
+		all.Go(func() {
+			if err := l.submit(ctx, w); err != nil {
+				l.c.Log.Warn("ledger: a witness was not shown the last checkpoint", "witness", w.Name(), "error", err)
+			}
+		})
 	}
 }
 

@@ -398,6 +398,32 @@ func TestFileWitness(t *testing.T) {
 	})
 }
 
+// A witness is shown what was signed last before the process ends: what was done
+// in its last minute can be missed then.
+func TestWitnessSeesTheEnd(t *testing.T) {
+	d := newDesk(t, store.Config{Dir: t.TempDir()})
+	path := filepath.Join(d.TempDir(), "witness")
+	w, err := NewFileWitness(path, d.l.Origin(), []string{d.key})
+	if err != nil {
+		d.Fatal(err)
+	}
+	d.open(func(c *Config) { c.Witnesses = []Witness{w} })
+	d.fill(7)
+	ctx, stop := context.WithCancel(d.Context())
+	ended := make(chan error)
+	go func() { ended <- d.l.Run(ctx) }()
+	stop()
+	if err := <-ended; err != nil {
+		d.Fatal(err)
+	}
+	if s := d.l.Status(); s.Checkpoint.Size != 7 || s.Witnesses[0].Size != 7 {
+		d.Errorf("%+v", s)
+	}
+	if raw, err := os.ReadFile(path); err != nil || !strings.Contains(string(raw), d.l.Origin()+"\n7\n") {
+		d.Errorf("%q %v", raw, err)
+	}
+}
+
 func appendTo(d *desk, path, text string) {
 	d.Helper()
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)

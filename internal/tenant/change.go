@@ -20,7 +20,7 @@ func (r *Registry) event(a Actor, act, tenant, subject string) store.Event {
 // taken is what a conflict becomes: it names what is taken, never whose it is.
 func taken(op string, err error, what string) error {
 	if fault.Is(err, fault.Conflict) {
-		return fault.New(fault.Conflict, op, what+" is already in use")
+		return fault.New(fault.Conflict, op, what+" is already in use").WithHint("Choose another, or remove the one that there is.")
 	}
 	return wrap(op, err)
 }
@@ -31,7 +31,7 @@ func wrap(op string, err error) error {
 }
 
 func missing(op, what string) error {
-	return fault.New(fault.Missing, op, what+" does not exist")
+	return fault.New(fault.Missing, op, what+" does not exist").WithHint("List what there is to see the names.")
 }
 
 // Add makes a tenant.
@@ -55,7 +55,8 @@ func (r *Registry) Add(ctx context.Context, a Actor, t Tenant) (Tenant, error) {
 	}
 	defer r.lock(t.Name)()
 	if _, ok := r.Tenant(t.Name); ok {
-		return Tenant{}, fault.New(fault.Conflict, op, "tenant "+t.Name+" exists already")
+		return Tenant{}, fault.New(fault.Conflict, op, "tenant "+t.Name+" exists already").
+			WithHint("Choose another name; one that is the same passes with --if-absent.")
 	}
 	err = r.c.DB.For(t.Name).Change(ctx, func(tx store.TenantTx) error {
 		if _, err := tx.Exec(insertTenant, h.Region, settings, h.CreatedAt.UnixMicro()); err != nil {
@@ -202,7 +203,8 @@ func (r *Registry) AddDomain(ctx context.Context, a Actor, d Domain) (Domain, er
 		return Domain{}, missing(op, "tenant "+d.Tenant)
 	}
 	if _, ok := r.Domain(d.Name); ok {
-		return Domain{}, fault.New(fault.Conflict, op, "domain "+d.Name+" is already in use")
+		return Domain{}, fault.New(fault.Conflict, op, "domain "+d.Name+" is already in use").
+			WithHint("A domain is of one tenant; one that is the same passes with --if-absent.")
 	}
 	err := r.c.DB.For(d.Tenant).Change(ctx, func(tx store.TenantTx) error {
 		if _, err := tx.Exec(insertDomain, d.Name, d.Recipients, bit(d.PlusTags), d.CreatedAt.UnixMicro()); err != nil {

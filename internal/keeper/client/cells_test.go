@@ -192,6 +192,7 @@ func TestReachable(t *testing.T) {
 	if !r.Reachable(t.Context()) {
 		t.Error("not reachable while it is there")
 	}
+	_, _ = r.Status(t.Context()) // it serves by now, whatever it answers: Close closes its listener at once
 	cells["us"].srv.Close()
 	cells["us"].listener.Close() // Serve may not have begun, and then it is not the server's yet
 	if r.Reachable(t.Context()) {

@@ -6,9 +6,11 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -183,7 +185,11 @@ func (r *Remote) post(ctx context.Context, op string, name act.Name, body []byte
 		if ctx.Err() == nil {
 			r.answered.Store(0)
 		}
-		return nil, (&fault.Error{Kind: fault.Later, Op: op, Err: err}).
+		var asked *url.Error // its text is the request, which tells nobody anything
+		if errors.As(err, &asked) {
+			err = asked.Err
+		}
+		return nil, (&fault.Error{Kind: fault.Later, Op: op, Err: fmt.Errorf("the keeper of region %s does not answer: %w", r.c.Region, err)}).
 			WithHint("Check that the keeper runs; mail that needs it waits in the queue.")
 	}
 	r.answered.Store(r.c.Now().UnixMicro())

@@ -22,7 +22,8 @@ func TestKeeperAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if _, err := r.ClientCertificate(t.Context(), "acme", "mailbox"); !fault.Is(err, fault.Later) || !strings.Contains(fault.HintOf(err), "keeper") {
+	if _, err := r.ClientCertificate(t.Context(), "acme", "mailbox"); !fault.Is(err, fault.Later) || !strings.Contains(fault.HintOf(err), "keeper") ||
+		!strings.HasPrefix(fault.Sentence(err), "the keeper of region us does not answer: ") || strings.Contains(fault.Sentence(err), "http") {
 		t.Errorf("%v", err)
 	}
 	for name, c := range map[string]RemoteConfig{
