@@ -6,47 +6,39 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
 
-const columnsPage = 2000
-
-// Columns holds what entries are searched by against their leaves, and returns
-// the indexes of those of which they differ: somebody has hidden them from
-// searches. An export has no columns, so that audit can't know.
-func (l *Ledger) Columns(ctx context.Context) ([]int64, error) {
-	l.ending.RLock()
-	defer l.ending.RUnlock()
-	var differ []int64
-	for at, size := int64(0), l.Size(); at < size; at += columnsPage {
-		page, err := l.columnsIn(ctx, at, min(at+columnsPage, size))
-		if err != nil {
-			return nil, err
-		}
-		differ = append(differ, page...)
-	}
-	return differ, nil
+// filed is a row with what it is searched by.
+type filed struct {
+	row
+	time                                       int64 // microseconds
+	actor, act, tenant, connection, trace, key string
 }
 
-func (l *Ledger) columnsIn(ctx context.Context, from, to int64) ([]int64, error) {
-	rows, err := l.door.Query(ctx, selectColumns, from, to)
+// eachFiled calls f for the rows of a range, in order.
+func eachFiled(ctx context.Context, door store.KeeperDoor, from, to int64, f func(filed) error) error {
+	rows, err := door.Query(ctx, selectColumns, from, to)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rows.Close()
-	var differ []int64
 	for rows.Next() {
-		var index, when int64
-		var c Entry
-		var hash, payload []byte
-		if err := rows.Scan(&index, &when, &c.Actor, &c.Act, &c.Tenant, &c.Connection, &c.Trace, &c.Key, &hash, &payload); err != nil {
-			return nil, store.Fault("ledger.Columns", err)
+		var r filed
+		if err := rows.Scan(&r.index, &r.time, &r.actor, &r.act, &r.tenant, &r.connection, &r.trace, &r.key, &r.hash, &r.payload); err != nil {
+			return store.Fault("ledger.read", err)
 		}
-		if payload == nil {
-			continue
-		}
-		e, err := readLeaf(payload)
-		if err != nil || e.Index != index || e.Time.UnixMicro() != when || e.Actor != c.Actor || e.Act != c.Act ||
-			e.Tenant != c.Tenant || e.Connection != c.Connection || e.Trace != c.Trace || e.Key != c.Key {
-			differ = append(differ, index)
+		if err := f(r); err != nil {
+			return err
 		}
 	}
-	return differ, store.Fault("ledger.Columns", rows.Err())
+	return store.Fault("ledger.read", rows.Err())
+}
+
+// misfiled reports a row that is searched by other things than its leaf says:
+// somebody has hidden it from searches. Past its retention it has no leaf.
+func (r filed) misfiled() bool {
+	if r.payload == nil {
+		return false
+	}
+	e, err := readLeaf(r.payload)
+	return err != nil || e.Time.UnixMicro() != r.time || e.Actor != r.actor || e.Act != r.act ||
+		e.Tenant != r.tenant || e.Connection != r.connection || e.Trace != r.trace || e.Key != r.key
 }

@@ -38,6 +38,9 @@ type (
 		Hashes []byte `json:"hashes"`
 		From   int64  `json:"from"`
 	}
+	misfiledLine struct {
+		Misfiled []int64 `json:"misfiled"`
+	}
 	checkpointLine struct {
 		Checkpoint string `json:"checkpoint"`
 	}
@@ -122,8 +125,8 @@ func (x *exporter) write(head headLine) error {
 // tile writes up to 256 entries, then their hashes, then the checkpoints that
 // end among them.
 func (x *exporter) tile(from, to int64) error {
-	var all []row // read to the end first: writing may take longer than a read may
-	err := eachEntry(x.ctx, x.door, from, to, func(r row) error {
+	var all []filed // read to the end first: writing may take longer than a read may
+	err := eachFiled(x.ctx, x.door, from, to, func(r filed) error {
 		all = append(all, r)
 		return nil
 	})
@@ -131,10 +134,14 @@ func (x *exporter) tile(from, to int64) error {
 		return err
 	}
 	hashes := make([]byte, (to-from)*tlog.HashSize)
+	var misfiled []int64
 	for _, r := range all {
 		copy(hashes[(r.index-from)*tlog.HashSize:][:tlog.HashSize], r.hash)
-		if err := x.entry(r); err != nil {
+		if err := x.entry(r.row); err != nil {
 			return err
+		}
+		if r.misfiled() {
+			misfiled = append(misfiled, r.index)
 		}
 	}
 	if hashes, err = x.hashes(from, hashes); err != nil {
@@ -142,6 +149,11 @@ func (x *exporter) tile(from, to int64) error {
 	}
 	if err := x.json(hashesLine{Hashes: hashes, From: from}); err != nil {
 		return err
+	}
+	if len(misfiled) > 0 {
+		if err := x.json(misfiledLine{misfiled}); err != nil {
+			return err
+		}
 	}
 	return x.checkpoints(to)
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
 
+const sincePage = 2000 // entries of one read
+
 // Since calls f with each entry from an index to the end, in order. All of them
 // are held against the tree before it returns without an error: one that was
 // edited, hidden or taken out in the database is an error of kind conflict,
@@ -29,7 +31,7 @@ func (l *Ledger) Since(ctx context.Context, from int64, f func(Entry) error) err
 		return err
 	}
 	for at.size < end.size {
-		to := min(at.size+columnsPage, end.size)
+		to := min(at.size+sincePage, end.size)
 		if err := l.grow(ctx, at, to, from, f); err != nil {
 			return err
 		}

@@ -215,6 +215,7 @@ func (v *verifier) read(line []byte) error {
 		Removed    *int64
 		Hashes     []byte
 		From       int64
+		Misfiled   []int64
 		Checkpoint *string
 		End        bool
 		Entries    int64
@@ -228,6 +229,10 @@ func (v *verifier) read(line []byte) error {
 		return v.see(seen{index: *x.Removed, removed: true})
 	case x.Hashes != nil:
 		return v.hashes(x.From, x.Hashes)
+	case x.Misfiled != nil:
+		for _, index := range x.Misfiled {
+			v.problem(index, "the entry is whole, but what the ledger finds it by was changed: searches miss it, or find it where it does not belong")
+		}
 	case x.Checkpoint != nil:
 		v.checkpoint(*x.Checkpoint)
 	case x.End:
