@@ -77,15 +77,15 @@ type connectionAdd struct {
 	Tenant      string   `arg:""`
 	Name        string   `arg:""`
 	Kind        string   `required:"" help:"What it speaks: smtp, or m365 for a customer's Microsoft 365."`
-	Direction   string   `help:"inbound (the tenant's mail is delivered there), outbound, or both." default:"inbound"`
+	Direction   string   `help:"inbound (the tenant's mail is delivered there), outbound, or both." enum:"inbound,outbound,both" default:"inbound"`
 	Host        []string `help:"Host, or host:port:priority:weight; again for fail-over." placeholder:"H"`
 	Port        int      `help:"Port of the hosts that name none." default:"25"`
 	MX          bool     `name:"mx" help:"Deliver to the MX of each domain."`
-	TLS         string   `name:"tls" help:"none, opportunistic, required, verified or mutual." default:"opportunistic"`
+	TLS         string   `name:"tls" help:"none, opportunistic, required, verified or mutual." enum:"none,opportunistic,required,verified,mutual" default:"opportunistic"`
 	CA          string   `name:"ca" help:"PEM file of the authority that verified and mutual trust." placeholder:"FILE"`
 	ServerName  string   `help:"Name that the server's certificate must have." placeholder:"N"`
 	Pin         []string `help:"sha256:HEX of the server's certificate." placeholder:"PIN"`
-	Auth        string   `help:"none, plain or scram (SCRAM-SHA-256, or nothing); the password comes by credential set." default:"none"`
+	Auth        string   `help:"none, plain, login or scram (SCRAM-SHA-256, or nothing); the password comes by credential set." enum:"none,plain,login,scram" default:"none"`
 	User        string   `help:"User for AUTH."`
 	LMTP        bool     `name:"lmtp" help:"Speak LMTP."`
 	Network     []string `help:"Client network whose mail is this tenant's outbound mail." placeholder:"CIDR"`

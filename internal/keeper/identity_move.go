@@ -66,7 +66,7 @@ func (k *Keeper) moveIdentity(ctx context.Context, p wire.Peer, q act.Move) (act
 	if planErr != nil {
 		subject = q.Identity + " →" + string(q.To)
 	}
-	return carryOut(ctx, k, task{peer: p, name: act.MoveIdentity, about: q.Context, subject: clip(subject)}, func(ctx context.Context) (act.Identity, error) {
+	got, err := carryOut(ctx, k, task{peer: p, name: act.MoveIdentity, about: q.Context, subject: clip(subject)}, func(ctx context.Context) (act.Identity, error) {
 		if planErr != nil {
 			return act.Identity{}, planErr
 		}
@@ -79,6 +79,12 @@ func (k *Keeper) moveIdentity(ctx context.Context, p wire.Peer, q act.Move) (act
 		}
 		return r.told(), nil
 	})
+	if err == nil && ended(q.To) {
+		// An old copy put back would give a stolen identity its life again: that it
+		// has none is signed and shown to the witnesses at once.
+		k.ledger.SignSoon()
+	}
+	return got, err
 }
 
 // planMove finds out what a move would do, or why it may not be.

@@ -9,6 +9,18 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 )
 
+// That an identity was compromised or retired is signed at once.
+func TestEndIsSigned(t *testing.T) {
+	r := newRig(t)
+	r.boundAll(t, "acme")
+	for _, to := range []act.IdentityState{act.Retired, act.Compromised} {
+		i := r.issued(t, "acme", ofClient, 0)
+		r.to(t, i, to)
+		size := r.ledger.Size()
+		within(t, "it is signed", func() bool { return r.ledger.Status().Checkpoint.Size >= size })
+	}
+}
+
 // TestMoves walks the whole table, and everything that is not in it.
 func TestMoves(t *testing.T) {
 	r := newRig(t)

@@ -158,10 +158,16 @@ func (l *Ledger) publish(f *frontier) {
 	due := f.size-l.newest.Size >= signEntries
 	l.mu.Unlock()
 	if due {
-		select {
-		case l.due <- struct{}{}:
-		default: // it is known
-		}
+		l.SignSoon()
+	}
+}
+
+// SignSoon has what was appended covered by a checkpoint at once instead of
+// within the minute. It does not wait.
+func (l *Ledger) SignSoon() {
+	select {
+	case l.due <- struct{}{}:
+	default: // it is due already
 	}
 }
 
