@@ -28,6 +28,7 @@ type identityView struct {
 	Explanation string     `json:"explanation"`
 	Issuer      string     `json:"issuer"`
 	Driver      string     `json:"driver"`
+	Apart       bool       `json:"apart"`
 	RenewAt     *time.Time `json:"renew_at"`
 	Certificate *string    `json:"certificate"`
 	Root        *string    `json:"root"`
@@ -76,6 +77,9 @@ func (v identityView) text() string {
 	text := fmt.Sprintf("%s of %s, connection %s\npurpose  %s\nname     %s (epoch %d)\nstate    %s\nvalid    %s to %s\nrenewed  %s\nsha256   %s (as Postfix and OpenSSL write it)\nissuer   %s, key in %s",
 		v.ID, dash(v.Tenant), v.Connection, v.Purpose, v.Name, v.Epoch, v.State, when(v.NotBefore), when(v.NotAfter),
 		renew, dash(v.Fingerprint), v.Issuer, v.Driver)
+	if v.Apart {
+		text += ", under the KEK of standbys"
+	}
 	if v.Explanation != "" {
 		text += "\n" + v.Explanation
 	}

@@ -26,6 +26,7 @@ type Identity struct {
 	Issuer      string     `json:"issuer"`
 	Driver      string     `json:"driver"`
 	RenewAt     *time.Time `json:"renew_at"` // when it is renewed by itself
+	Apart       bool       `json:"apart"`    // a standby whose key lies under the keeper's second KEK
 	Explanation string     `json:"explanation"`
 	// Decoy is always false: which ones are, only the keeper can tell, and does
 	// not.
@@ -39,7 +40,7 @@ type Identity struct {
 func shownIdentity(i act.Identity) Identity {
 	v := Identity{
 		ID: i.ID, Tenant: i.Tenant, Connection: i.Connection, Purpose: i.Purpose, Epoch: i.Epoch, Name: i.Name, State: string(i.State),
-		NotBefore: i.NotBefore, NotAfter: i.NotAfter, SHA256: i.SHA256, Issuer: i.Issuer, Driver: i.Driver, Explanation: i.Explanation,
+		NotBefore: i.NotBefore, NotAfter: i.NotAfter, SHA256: i.SHA256, Issuer: i.Issuer, Driver: i.Driver, Explanation: i.Explanation, Apart: i.Apart,
 	}
 	if i.State == act.Active {
 		at := renewAt(i)

@@ -25,6 +25,9 @@ func (c *cloud) apart(t testing.TB, id string) bool {
 	t.Helper()
 	i, err := c.keeper.Identity(t.Context(), id)
 	must(t, err)
+	if shown, err := c.Identity(t.Context(), "acme", id); err != nil || shown.Apart != i.Apart {
+		t.Errorf("%+v is shown as %+v: %v", i, shown, err)
+	}
 	return i.Apart
 }
 
