@@ -93,6 +93,7 @@ func readFrontier(ctx context.Context, door store.KeeperDoor) (*frontier, error)
 		}
 		f.levels = append(f.levels, edge)
 	}
+	f.findPeaks()
 	return f, nil
 }
 

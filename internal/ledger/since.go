@@ -85,5 +85,6 @@ func readEdge(ctx context.Context, door store.KeeperDoor, size int64) (*frontier
 		}
 		f.levels = append(f.levels, edge)
 	}
+	f.findPeaks()
 	return f, nil
 }

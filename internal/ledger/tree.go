@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -21,6 +22,10 @@ const (
 type frontier struct {
 	size   int64
 	levels [][]tlog.Hash
+	// peaks are the roots of the complete subtrees that the tree falls into, the
+	// largest first: one for each bit of the size. The root is folded out of
+	// them, for each commit signs it.
+	peaks []tlog.Hash
 }
 
 // tile is a complete tile on its way into the database.
@@ -32,7 +37,7 @@ type tile struct {
 
 // clone is a copy that can grow by itself.
 func (f *frontier) clone() *frontier {
-	c := &frontier{size: f.size, levels: make([][]tlog.Hash, len(f.levels))}
+	c := &frontier{size: f.size, levels: make([][]tlog.Hash, len(f.levels)), peaks: slices.Clone(f.peaks)}
 	for i, level := range f.levels {
 		c.levels[i] = append(make([]tlog.Hash, 0, tileWidth), level...)
 	}
@@ -43,6 +48,7 @@ func (f *frontier) clone() *frontier {
 func (f *frontier) push(h tlog.Hash) []tile {
 	var full []tile
 	index := f.size
+	f.grow(h)
 	f.size++
 	for level := 0; ; level++ {
 		if level == len(f.levels) {
@@ -56,6 +62,42 @@ func (f *frontier) push(h tlog.Hash) []tile {
 		h = subtree(f.levels[level])
 		f.levels[level] = f.levels[level][:0]
 	}
+}
+
+// grow adds a leaf to the peaks: where two are of one size they become one.
+func (f *frontier) grow(h tlog.Hash) {
+	for n := f.size; n&1 == 1; n >>= 1 {
+		last := len(f.peaks) - 1
+		h = tlog.NodeHash(f.peaks[last], h)
+		f.peaks = f.peaks[:last]
+	}
+	f.peaks = append(f.peaks, h)
+}
+
+// findPeaks finds them in the levels, of a frontier that was read.
+func (f *frontier) findPeaks() {
+	f.peaks = nil
+	for _, level := range slices.Backward(f.levels) {
+		for width := tileWidth / 2; width > 0; width /= 2 {
+			if len(level)&width != 0 {
+				at := len(level) &^ (2*width - 1)
+				f.peaks = append(f.peaks, subtree(level[at:at+width]))
+			}
+		}
+	}
+}
+
+// root is the tree's hash (RFC 6962 2.1).
+func (f *frontier) root() (tlog.Hash, error) {
+	if f.size == 0 {
+		return tlog.TreeHash(0, nil)
+	}
+	last := len(f.peaks) - 1
+	h := f.peaks[last]
+	for _, left := range slices.Backward(f.peaks[:last]) {
+		h = tlog.NodeHash(left, h)
+	}
+	return h, nil
 }
 
 // subtree is the hash over a power of two of hashes.
@@ -150,9 +192,11 @@ func (t tiles) plain() tlog.HashReader {
 	})
 }
 
-// root is the tree's hash at a size up to the frontier's. At the frontier's own
-// it costs no read, for all that it needs is the right edge.
+// root is the tree's hash at a size up to the frontier's.
 func (t tiles) root(size int64) (tlog.Hash, error) {
+	if size == t.at.size {
+		return t.at.root()
+	}
 	if size == 0 {
 		return tlog.TreeHash(0, nil)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -108,9 +109,18 @@ func TestFrontier(t *testing.T) {
 		leaves = append(leaves, h)
 		full += len(f.push(h))
 		if i%9973 == 0 || i >= 1<<16-2 && i <= 1<<16+2 {
-			got, err := tiles{at: f}.root(f.size)
-			if err != nil || got != naive(leaves) {
+			want := naive(leaves)
+			got, err := f.root()
+			if err != nil || got != want {
 				t.Fatal("another root at", f.size, err)
+			}
+			// The same from tiles, and by a frontier that was read.
+			if got, err := tlog.TreeHash(f.size, tiles{at: f}.plain()); err != nil || got != want {
+				t.Fatal("another root of the tiles at", f.size, err)
+			}
+			read := &frontier{size: f.size, levels: f.levels}
+			if read.findPeaks(); !slices.Equal(read.peaks, f.peaks) {
+				t.Fatal("other peaks at", f.size)
 			}
 		}
 	}
