@@ -52,7 +52,8 @@ func Encode(e Event) Encoded {
 	return Encoded{Event: e, payload: string(append(b, "]}"...))}
 }
 
-// Write inserts the event in the transaction of what it tells.
+// Write inserts the event in the transaction of what it tells. The events
+// that a commit wrote are then passed to Log.Committed.
 func (x Encoded) Write(tx store.RoadTx) (seq int64, err error) {
 	for range 16 {
 		seq = newSeq(time.Now())
@@ -65,12 +66,6 @@ func (x Encoded) Write(tx store.RoadTx) (seq int64, err error) {
 		}
 	}
 	return 0, fault.New(fault.Internal, "trace.Write", "no free event number")
-}
-
-// Write inserts the event in the transaction of what it tells. The events
-// that a commit wrote are then passed to Log.Committed.
-func Write(tx store.RoadTx, e Event) (seq int64, err error) {
-	return Encode(e).Write(tx)
 }
 
 // newSeq numbers an event by the microsecond and twelve bits of chance: no

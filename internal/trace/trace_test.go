@@ -63,7 +63,7 @@ func commit(t testing.TB, s *store.Store, l *Log, events ...Event) {
 	err := s.Road.Road().Change(t.Context(), func(tx store.RoadTx) error {
 		seqs = seqs[:0]
 		for _, e := range events {
-			seq, err := Write(tx, e)
+			seq, err := Encode(e).Write(tx)
 			if err != nil {
 				return err
 			}
