@@ -30,7 +30,10 @@ const (
 	maxKeyFile  = 4 << 10
 	leastSecret = 16  // bytes
 	mostSecret  = 512 // bytes
-	keyHint     = `Put the secret into it in base64, or what tsig-keygen prints: key "name" { algorithm hmac-sha256; secret "…"; };`
+	// keyName are the characters of names. DNS lets others be (RFC 2181 11), and
+	// nobody calls a key so.
+	keyName = "abcdefghijklmnopqrstuvwxyz0123456789-_."
+	keyHint = `Put the secret into it in base64, or what tsig-keygen prints: key "name" { algorithm hmac-sha256; secret "…"; };`
 )
 
 // Key is a key shared with a DNS server.
@@ -95,7 +98,7 @@ func ParseKey(text []byte, name, algorithm string) (Key, error) {
 
 // newKey checks the parts of a key.
 func newKey(name, algorithm, secret string) (Key, error) {
-	if _, ok := dns.IsDomainName(name); !ok || name == "" || name == "." {
+	if _, ok := dns.IsDomainName(name); !ok || name == "" || strings.HasSuffix(name, ".") || strings.Trim(name, keyName) != "" {
 		return Key{}, invalid("the key has no name, or one that is no domain name").WithHint("Name it as the DNS server does, in key_name.")
 	}
 	if algorithm != SHA256 && algorithm != SHA512 {

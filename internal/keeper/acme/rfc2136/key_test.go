@@ -84,6 +84,8 @@ func FuzzParseKey(f *testing.F) {
 	f.Add([]byte(secret), "k", "")
 	f.Add([]byte("key \"a\" {\n\talgorithm hmac-sha256;\n\tsecret \""+secret+"\";\n};\n"), "", "")
 	f.Add([]byte("# c\nkey a { /* x */ secret \""+secret+"\"; // y\nalgorithm hmac-sha512; }"), "a", SHA512)
+	f.Add([]byte(secret), "{", "")
+	f.Add([]byte(secret), "0..", "")
 	f.Fuzz(func(t *testing.T, text []byte, name, algorithm string) {
 		k, err := ParseKey(text, name, algorithm)
 		if err != nil {
@@ -97,9 +99,6 @@ func FuzzParseKey(f *testing.F) {
 		}
 		// What was read is what BIND would read.
 		again, err := ParseKey([]byte("key \""+k.Name()+"\" { algorithm "+k.algorithm+"; secret \""+base64.StdEncoding.EncodeToString(k.secret)+"\"; };"), name, algorithm)
-		if strings.ContainsAny(k.Name(), "\"") {
-			return
-		}
 		if err != nil || again.Name() != k.Name() || again.algorithm != k.algorithm || string(again.secret) != string(k.secret) {
 			t.Errorf("%v, %v of %q", again, err, k.Name())
 		}
