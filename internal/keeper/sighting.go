@@ -47,6 +47,13 @@ func (s *sightings) due(w tripwire, now time.Time) bool {
 	return true
 }
 
+// failed forgets a sighting that was not entered: the partner tells it again.
+func (s *sightings) failed(w tripwire) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.last, w)
+}
+
 func (k *Keeper) tripwirePlace() seal.Place {
 	return seal.Place{Region: k.c.Region, Tenant: authorityTenant, Purpose: purposeSighting, Kind: seal.Token}
 }
@@ -116,10 +123,14 @@ func (k *Keeper) ReportSighting(ctx context.Context, p wire.Peer, q act.Sighting
 	}
 	about := act.Context{Region: k.c.Region, Tenant: w.Tenant, Connection: w.Connection, Purpose: purposeSighting, Trace: q.Trace}
 	t := task{peer: p, name: act.ReportSighting, about: about, subject: clipTo(seen(q), maxOutcome), whenFrozen: true}
-	return carryOut(ctx, k, t, func(context.Context) (act.Done, error) {
+	done, err := carryOut(ctx, k, t, func(context.Context) (act.Done, error) {
 		k.alarm(alarmDecoy, w.Tenant, "the decoy "+w.Tenant+"/"+w.Connection+" was used at its partner, "+seen(q)+": whoever did that has what was stolen from here")
 		return act.Done{}, nil
 	})
+	if err != nil {
+		k.sightings.failed(w)
+	}
+	return done, err
 }
 
 // seen is a report in words. Only what can do no harm in a terminal is taken of

@@ -133,3 +133,25 @@ func flip(c byte) string {
 	}
 	return "A"
 }
+
+// A report that met a ledger that took no entry is not counted as told: the
+// partner's next one is entered, and rings.
+func TestSightingNotEntered(t *testing.T) {
+	s := newStaff(t)
+	r := newRig(t, s.known)
+	got, err := r.order(t, signOrder(t, operator.PlantDecoy, "", plant("acme/journal"), s.anna))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.edit(t, `CREATE TRIGGER refused BEFORE INSERT ON ledger_entry BEGIN SELECT RAISE(ABORT, 'refused'); END`)
+	if _, err := r.ReportSighting(t.Context(), someone(), sighted(got.Report)); !fault.Is(err, fault.Later) || r.hasAlarm(alarmDecoy) {
+		t.Fatalf("without an entry: %v", err)
+	}
+	r.edit(t, `DROP TRIGGER refused`)
+	if _, err := r.ReportSighting(t.Context(), someone(), sighted(got.Report)); err != nil || !r.hasAlarm(alarmDecoy) {
+		t.Errorf("told again: %v", err)
+	}
+	if n := r.count(t, string(act.ReportSighting)); n != 2 {
+		t.Errorf("%d entries", n)
+	}
+}
