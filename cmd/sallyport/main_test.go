@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sallyport-mail/sallyport/internal/api/client"
@@ -75,11 +76,13 @@ func TestFlawsAreShown(t *testing.T) {
 // --wait outlives a gateway that is started again. What it waits for it says on
 // standard error, with --json too.
 func TestWaitOutlivesTheGateway(t *testing.T) {
-	asked := 0
+	// An answer that is broken off leaves its handler running while the next
+	// request comes in.
+	var asked atomic.Int64
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		state := "offered"
 		if r.Method == http.MethodGet {
-			switch asked++; asked {
+			switch asked.Add(1) {
 			case 2, 3:
 				panic(http.ErrAbortHandler)
 			case 4:
@@ -94,7 +97,7 @@ func TestWaitOutlivesTheGateway(t *testing.T) {
 	if code != exitDone || !strings.HasPrefix(bad, "waiting for the partner\n") || !strings.Contains(out, `"done"`) {
 		t.Errorf("%d %q %q", code, out, bad)
 	}
-	asked = 0
+	asked.Store(0)
 	if code, _, bad := typed(t, s.URL, "connection", "replace", "acme", "mailbox", "--wait"); code != exitDone || !strings.Contains(bad, "waiting for the partner") {
 		t.Errorf("%d %q", code, bad)
 	}
