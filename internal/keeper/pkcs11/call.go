@@ -53,10 +53,11 @@ func call[T any](ctx context.Context, t *token, op string, within time.Duration,
 	}
 }
 
-// attempt does it on the present link, and after a loss on a new one.
+// attempt does it on the present link, and after a loss on a new one. What was
+// refused is asked for once more too: the token may have been going just then.
 func attempt[T any](ctx context.Context, t *token, f func(*link) (T, error)) (T, error) {
 	got, gone, err := once(ctx, t, f, suspect)
-	if gone && ctx.Err() == nil {
+	if (gone || refusal(err)) && ctx.Err() == nil {
 		got, _, err = once(ctx, t, f, lost)
 	}
 	return got, err
@@ -96,10 +97,11 @@ func lost(_ *link, err error) bool {
 }
 
 // suspect is lost for the first attempt. SoftHSM without its files finds
-// nothing, and says so without an error: what is not there must not be there
-// on a link that works, or on a second one.
+// nothing, and says so without an error, or while they go that an attribute of
+// a key is invalid: what is not there or refused must be so on a link that
+// works, or on a second one.
 func suspect(l *link, err error) bool {
-	if errors.Is(err, errAbsent) {
+	if errors.Is(err, errAbsent) || refusal(err) {
 		return !l.works()
 	}
 	return lost(l, err)

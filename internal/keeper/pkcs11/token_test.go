@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ThalesGroup/crypto11"
+	"github.com/miekg/pkcs11"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/keys"
@@ -201,6 +202,34 @@ func TestGoneIsNotMissing(t *testing.T) {
 		}
 		r.Back(t)
 		r.modules.Close()
+	}
+}
+
+// A token that is going may say anything of a key. It is believed when it is
+// there and says it twice.
+func TestRefusedOnceIsNotRefused(t *testing.T) {
+	r := newRig(t)
+	r.key(t, keys.P256)
+	asked := 0
+	refuse := func(times int, and func()) error {
+		asked = 0
+		_, err := call(t.Context(), r.driver.(*driver).t, "test", 5*time.Second, func(*link) (struct{}, error) {
+			if asked++; asked > times {
+				return struct{}{}, nil
+			}
+			and()
+			return struct{}{}, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_VALUE_INVALID)
+		})
+		return err
+	}
+	if err := refuse(1, func() {}); err != nil {
+		t.Errorf("refused once: %v", err)
+	}
+	if err := refuse(2, func() {}); !fault.Is(err, fault.Invalid) || asked != 2 {
+		t.Errorf("refused twice: %v, asked %d times", err, asked)
+	}
+	if err := refuse(1, func() { r.Away(t) }); !fault.Is(err, fault.Later) {
+		t.Errorf("refused while it went: %v", err)
 	}
 }
 
