@@ -1,40 +1,21 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/sallyport-mail/sallyport/internal/api"
 )
 
 type doctorCmd struct {
 	Verify bool `help:"Check every row and every body too; slow on a large store."`
 }
 
-type checkView struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail"`
-	Fix    string `json:"fix"`
-}
-
-// MarshalJSON shows a fix that there is none of as null, as the API does.
-func (c checkView) MarshalJSON() ([]byte, error) {
-	type plain checkView
-	v := struct {
-		plain
-		Fix *string `json:"fix"`
-	}{plain: plain(c)}
-	if c.Fix != "" {
-		v.Fix = &c.Fix
-	}
-	return json.Marshal(v)
-}
-
 type doctorView struct {
-	OK       bool             `json:"ok"`
-	Checks   []checkView      `json:"checks"`
-	Problems []map[string]any `json:"problems"`
+	OK       bool              `json:"ok"`
+	Checks   []api.CheckResult `json:"checks"`
+	Problems []map[string]any  `json:"problems"`
 }
 
 // Run prints what the gateway finds wrong with itself; code 1 when anything
@@ -78,10 +59,10 @@ func (e *env) verify(v *doctorView) error {
 		return err
 	}
 	v.Problems = append(v.Problems, found.Problems...)
-	check := checkView{Name: "store", OK: len(v.Problems) == 0, Detail: "every row and body is whole"}
+	check := api.CheckResult{Name: "store", OK: len(v.Problems) == 0, Detail: "every row and body is whole"}
 	if !check.OK {
 		check.Detail = fmt.Sprintf("%d problems", len(v.Problems))
-		check.Fix = "Restore from a backup what is listed; mail that is whole goes on."
+		check.Fix = new("Restore from a backup what is listed; mail that is whole goes on.")
 	}
 	v.Checks = append(v.Checks, check)
 	return nil
@@ -98,8 +79,8 @@ func (e *env) printDoctor(v doctorView) error {
 			mark = "LOOK"
 		}
 		lines = append(lines, fmt.Sprintf("%s  %-22s %s", mark, c.Name, c.Detail))
-		if c.Fix != "" && !c.OK {
-			lines = append(lines, "      fix: "+c.Fix)
+		if c.Fix != nil && !c.OK {
+			lines = append(lines, "      fix: "+*c.Fix)
 		}
 	}
 	for _, p := range v.Problems {

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/sallyport-mail/sallyport/internal/api/client"
 )
 
 type domainCmd struct {
@@ -122,11 +125,11 @@ type directoryImport struct {
 const importBatch = 2000
 
 func (c *directoryImport) Run(e *env) error {
-	addrs, err := readLines(c.File)
+	addrs, numbers, err := readLines(c.File)
 	if err != nil {
 		return err
 	}
-	added, err := e.importRecipients(c.Tenant, addrs)
+	added, err := e.importRecipients(c.Tenant, addrs, func(i int) string { return fmt.Sprintf("%s:%d", c.File, numbers[i]) })
 	if err != nil {
 		return err
 	}
@@ -135,7 +138,8 @@ func (c *directoryImport) Run(e *env) error {
 }
 
 // importRecipients adds addresses in batches and returns how many were new.
-func (e *env) importRecipients(tenant string, addrs []string) (added int, err error) {
+// place says where the address of an index comes from, for those that are wrong.
+func (e *env) importRecipients(tenant string, addrs []string, place func(i int) string) (added int, err error) {
 	c, err := e.client()
 	if err != nil {
 		return 0, err
@@ -147,6 +151,7 @@ func (e *env) importRecipients(tenant string, addrs []string) (added int, err er
 		}
 		err := c.Do(e.ctx, "POST", at("/v1/tenants", tenant)+"/directory/import", nil, map[string]any{"addresses": batch}, &out)
 		if err != nil {
+			placeFlaws(err, len(batch), func(i int) string { return place(start + i) })
 			return added, err
 		}
 		added += out.Added
@@ -154,21 +159,36 @@ func (e *env) importRecipients(tenant string, addrs []string) (added int, err er
 	return added, nil
 }
 
-// readLines reads the lines of a file that are not empty or comments.
-func readLines(file string) ([]string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
+// placeFlaws has a problem name the place of each wrong address; the API counts
+// the n of one request, which nobody sees.
+func placeFlaws(err error, n int, place func(i int) string) {
+	var p *client.Problem
+	if !errors.As(err, &p) {
+		return
 	}
-	defer f.Close()
-	var lines []string
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		if l := strings.TrimSpace(s.Text()); l != "" && !strings.HasPrefix(l, "#") {
-			lines = append(lines, l)
+	for k, flaw := range p.Errors {
+		var i int
+		if _, err := fmt.Sscanf(flaw.Location, "body.addresses[%d]", &i); err == nil && i >= 0 && i < n {
+			p.Errors[k].Location = place(i)
 		}
 	}
-	return lines, s.Err()
+}
+
+// readLines reads the lines of a file that are not empty or comments, with
+// their numbers from 1.
+func readLines(file string) (lines []string, numbers []int, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	for n := 1; s.Scan(); n++ {
+		if l := strings.TrimSpace(s.Text()); l != "" && !strings.HasPrefix(l, "#") {
+			lines, numbers = append(lines, l), append(numbers, n)
+		}
+	}
+	return lines, numbers, s.Err()
 }
 
 type directoryList struct {

@@ -147,23 +147,31 @@ func (e *env) tellMore(more bool) error {
 	return err
 }
 
-// listJSON streams the array, so that a long listing needs no memory.
+// listJSON prints the whole array or nothing: a page that fails leaves standard
+// output empty, so that `list --json | jq` and `list --json > FILE` never get
+// half a listing that looks like one. The price is that nothing is printed
+// before the last page is there. How long it is does not matter to memory: the
+// array waits in a spool.
 func (e *env) listJSON(c *client.Client, path string, query url.Values, limit int) error {
+	var array spool
+	defer array.close()
 	sep := "["
 	more, err := c.Some(e.ctx, path, query, limit, func(raw json.RawMessage) error {
-		_, err := fmt.Fprintf(e.stdout, "%s\n  %s", sep, raw)
+		_, err := fmt.Fprintf(&array, "%s\n  %s", sep, raw)
 		sep = ","
 		return err
 	})
-	switch {
-	case err != nil:
-		return err
-	case sep == "[":
-		_, err = fmt.Fprintln(e.stdout, "[]")
-	default:
-		_, err = fmt.Fprintln(e.stdout, "\n]")
-	}
 	if err != nil {
+		return err
+	}
+	end := "\n]\n"
+	if sep == "[" {
+		end = "[]\n"
+	}
+	if _, err := io.WriteString(&array, end); err != nil {
+		return err
+	}
+	if _, err := array.WriteTo(e.stdout); err != nil {
 		return err
 	}
 	return e.tellMore(more)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 )
@@ -39,11 +38,7 @@ type identityList struct {
 }
 
 func (c *identityList) Run(e *env) error {
-	query := url.Values{}
-	if c.Tenant != "" {
-		query.Set("tenant", c.Tenant)
-	}
-	return list(e, "/v1/identities", query,
+	return list(e, "/v1/identities", query("tenant", c.Tenant),
 		[]string{"id", "tenant", "connection", "purpose", "epoch", "name", "state", "ends", "sha256"}, func(v identityView) []string {
 			return []string{v.ID, v.Tenant, v.Connection, v.Purpose, fmt.Sprint(v.Epoch), v.Name, v.State, dateOf(v.NotAfter), dash(v.Fingerprint)}
 		})

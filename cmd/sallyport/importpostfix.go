@@ -94,7 +94,7 @@ func (e *env) applyPostfix(tenant string, plan postfixPlan) error {
 		}
 	}
 	for _, addrs := range plan.Recipients {
-		if _, err := e.importRecipients(tenant, addrs); err != nil {
+		if _, err := e.importRecipients(tenant, addrs, func(i int) string { return addrs[i] }); err != nil {
 			return err
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -41,11 +40,7 @@ type keeperRunCmd struct {
 // Run keeps a region until it is told to stop; then the acts under way are
 // finished.
 func (c *keeperRunCmd) Run(e *env) error {
-	dir, err := filepath.Abs(e.flags.Data)
-	if err != nil {
-		return fault.Wrap(fault.Invalid, "data", err)
-	}
-	cfg, err := loadKeeperConfig(dir)
+	dir, cfg, err := e.keeperSettings()
 	if err != nil {
 		return err
 	}

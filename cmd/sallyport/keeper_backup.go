@@ -24,11 +24,7 @@ type keeperBackupCmd struct {
 
 // Run writes the file whole or not at all.
 func (c *keeperBackupCmd) Run(e *env) error {
-	dir, err := filepath.Abs(e.flags.Data)
-	if err != nil {
-		return fault.Wrap(fault.Invalid, "data", err)
-	}
-	cfg, err := loadKeeperConfig(dir)
+	dir, cfg, err := e.keeperSettings()
 	if err != nil {
 		return err
 	}

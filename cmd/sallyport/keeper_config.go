@@ -137,6 +137,16 @@ type witnessConfig struct {
 	File string `toml:"file,omitempty" comment:"Instead of url: a file on another disk or host."`
 }
 
+// keeperSettings are those of the keeper in the folder of --data, whose path
+// comes absolute.
+func (e *env) keeperSettings() (dir string, cfg keeperConfig, err error) {
+	if dir, err = filepath.Abs(e.flags.Data); err != nil {
+		return "", keeperConfig{}, fault.Wrap(fault.Invalid, "data", err)
+	}
+	cfg, err = loadKeeperConfig(dir)
+	return dir, cfg, err
+}
+
 // loadKeeperConfig reads DIR/keeper.toml. Unknown keys are an error, as in the
 // gateway's settings.
 func loadKeeperConfig(dir string) (keeperConfig, error) {

@@ -18,11 +18,7 @@ type keeperCreateKEKCmd struct {
 
 // Run never replaces a key: all data keys would be lost with it.
 func (c *keeperCreateKEKCmd) Run(e *env) error {
-	dir, err := filepath.Abs(e.flags.Data)
-	if err != nil {
-		return fault.Wrap(fault.Invalid, "data", err)
-	}
-	cfg, err := loadKeeperConfig(dir)
+	_, cfg, err := e.keeperSettings()
 	if err != nil {
 		return err
 	}

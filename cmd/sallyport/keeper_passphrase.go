@@ -30,11 +30,7 @@ const maxPhrase = 4 << 10
 // Run replaces the KEK file and then the file with the passphrase, each whole.
 // After a kill between them it is run again, with the same passphrases.
 func (c *keeperPassphraseCmd) Run(e *env) error {
-	dir, err := filepath.Abs(e.flags.Data)
-	if err != nil {
-		return fault.Wrap(fault.Invalid, "data", err)
-	}
-	cfg, err := loadKeeperConfig(dir)
+	_, cfg, err := e.keeperSettings()
 	if err != nil {
 		return err
 	}

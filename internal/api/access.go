@@ -228,6 +228,26 @@ func (s *server) existing(ctx context.Context, requested string) (tenant.Tenant,
 	return t, nil
 }
 
+// searched is a page of what was found of a tenant, "" being all of them. One of
+// nothing is known to be of a tenant.
+func searched[T any](s *server, name string, asked Paging, page *out[Page[T]]) (*out[Page[T]], error) {
+	if asked.After != "" || page.Body.Next != "" || len(page.Body.Items) > 0 {
+		return page, nil
+	}
+	return page, s.known(name)
+}
+
+// known is for a search or an act that found nothing of a tenant: a name that
+// is no tenant's is missing, not without mail. It is not asked before, because
+// traces outlive a tenant that is removed, and its name still finds them. Nobody
+// learns of another's tenant here: scope has refused every name but his own.
+func (s *server) known(name string) error {
+	if _, ok := s.Tenants.Tenant(name); !ok && name != "" {
+		return noTenant(name)
+	}
+	return nil
+}
+
 func noTenant(name string) error {
 	return fault.New(fault.Missing, "api.scope", "there is no tenant "+quoted(name)).
 		WithHint("List the tenants to see their names.")

@@ -62,6 +62,9 @@ func (s *server) selected(do func(context.Context, *act, queue.Filter) (int, err
 			return nil, err
 		}
 		n, err := do(ctx, in, f)
+		if err == nil && n == 0 {
+			err = s.known(f.Tenant)
+		}
 		return reply(Changed{n}), err
 	}
 }

@@ -39,7 +39,7 @@ func (s *server) listDestinations(ctx context.Context, in *struct {
 		return nil, err
 	}
 	shown := each(all, func(d queue.Destination) Destination { return Destination{d, or(d.Reason)} })
-	return cut(shown, func(d Destination) string { return d.Key }, in.Paging), nil
+	return searched(s, own, in.Paging, cut(shown, func(d Destination) string { return d.Key }, in.Paging))
 }
 
 // resumeDestination is the operator's, except for a tenant's own connections:

@@ -76,7 +76,7 @@ func (s *server) listHeld(ctx context.Context, in *struct {
 		}
 		items = append(items, shownHeld(it))
 	}
-	return paged(items, next), nil
+	return searched(s, own, in.Paging, paged(items, next))
 }
 
 // heldItem finds an item of the caller's that is held.

@@ -89,7 +89,10 @@ func (s *server) listMessages(ctx context.Context, in *struct {
 	}
 	f.State, f.MessageID = in.State, in.MessageID
 	page, next, err := s.Trace.List(ctx, f)
-	return paged(each(page, shownMessage), next), err
+	if err != nil {
+		return nil, err
+	}
+	return searched(s, f.Tenant, in.Paging, paged(each(page, shownMessage), next))
 }
 
 // show finds a message of the caller's.
@@ -118,7 +121,10 @@ func (s *server) listRefusals(ctx context.Context, in *struct{ MessageQuery }) (
 		return nil, err
 	}
 	page, next, err := s.Trace.Refusals(ctx, f)
-	return paged(each(page, func(r trace.Refusal) Refusal { return Refusal{r, or(r.Tenant)} }), next), err
+	if err != nil {
+		return nil, err
+	}
+	return searched(s, f.Tenant, in.Paging, paged(each(page, func(r trace.Refusal) Refusal { return Refusal{r, or(r.Tenant)} }), next))
 }
 
 // each applies f to every element.

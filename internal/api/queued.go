@@ -73,7 +73,10 @@ func (s *server) listQueue(ctx context.Context, in *QueueQuery) (*out[Page[Queue
 		Tenant: own, Destination: in.Destination, Message: in.Message, Item: in.Item, Reason: in.Reason, States: states,
 		OlderThan: time.Duration(in.OlderThanS) * time.Second, After: in.After, Limit: in.Limit,
 	})
-	return paged(each(page, shownItem), next), err
+	if err != nil {
+		return nil, err
+	}
+	return searched(s, own, in.Paging, paged(each(page, shownItem), next))
 }
 
 func shownItem(l queue.Listed) Queued { return Queued{l, or(l.Reason)} }
