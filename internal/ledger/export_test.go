@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/store"
 )
 
@@ -228,4 +229,78 @@ func TestExportOfWhatIsKept(t *testing.T) {
 			d.Errorf("%+v", r)
 		}
 	})
+}
+
+// A database that is edited while its ledger runs: the export of the ledger in
+// use names what was done, as that of one that does not open does.
+func TestTamperedLive(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		edit  func(d *desk)
+		index int64
+		what  string
+		count int
+	}{
+		{"one byte", func(d *desk) { d.change(300, false) }, 300, "the entry was changed", 1},
+		{"one byte and its hash", func(d *desk) { d.change(300, true) }, 300, "the entry was changed", 1},
+		{"one row deleted", func(d *desk) { d.sql(deleteRow(300)) }, 300, "its row was deleted", 1},
+		{"end cut off", func(d *desk) {
+			d.sql("DELETE FROM ledger_entry WHERE idx >= 560", "DELETE FROM ledger_checkpoint WHERE size > 500")
+		}, 560, "its row was deleted", 40},
+		{"two rows swapped", func(d *desk) { d.sql(swap(40, 400)...) }, 40, "the entry 400 stands here: rows were swapped", 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			each(t, func(d *desk) {
+				d.fill(500)
+				d.sign()
+				d.fill(100)
+				kept := d.sign()
+				c.edit(d)
+				var b bytes.Buffer
+				if err := d.l.Export(d.Context(), &b, kept.Note); err != nil {
+					d.Fatal(err)
+				}
+				r := d.verify(b.Bytes())
+				if r.OK || len(r.Problems) != c.count || r.Problems[0].Index != c.index || !strings.Contains(r.Problems[0].What, c.what) {
+					d.Errorf("%+v", r.Problems)
+				}
+			})
+		})
+	}
+}
+
+// Rows cut off at the end with their checkpoint, and the tail with them or not:
+// what does not open any more says so in what is salvaged.
+func TestCutDatabase(t *testing.T) {
+	for name, c := range map[string]struct {
+		also string
+		what string
+	}{
+		"the tail stays":    {"UPDATE ledger_log SET removed = removed", "had 600 entries by its tail"},
+		"the tail goes too": {"DELETE FROM ledger_tail", "the tail is missing, and a checkpoint says that"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(d *desk) {
+				d.fill(500)
+				d.sign()
+				d.fill(100)
+				kept := d.sign()
+				d.sql("DELETE FROM ledger_entry WHERE idx >= 500", "DELETE FROM ledger_checkpoint WHERE size > 500", c.also)
+				if _, err := d.tryOpen(); !fault.Is(err, fault.Conflict) {
+					d.Error(err)
+				}
+				r := d.verify(d.salvage())
+				if r.OK || len(r.Problems) != 1 || r.Problems[0].Index != 500 || !strings.Contains(r.Problems[0].What, c.what) {
+					d.Errorf("%+v", r.Problems)
+				}
+				var b bytes.Buffer
+				if err := Salvage(d.Context(), d.db, start(), &b, kept.Note); err != nil {
+					d.Fatal(err)
+				}
+				if r := d.verify(b.Bytes()); r.OK || !strings.Contains(r.Problems[0].What, "600 entries were signed") {
+					d.Errorf("%+v", r.Problems)
+				}
+			})
+		})
+	}
 }
