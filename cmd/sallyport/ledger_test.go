@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/ledger"
@@ -17,10 +21,14 @@ import (
 
 // verified is what ledger verify prints, by the contract and beyond it.
 type verified struct {
-	OK         bool
-	Verdict    string
-	Entries    int64
-	Anchored   bool
+	OK       bool
+	Verdict  string
+	Entries  int64
+	Anchored bool
+	Tail     *struct {
+		Size            int64
+		Hash, Signature string
+	}
 	Checkpoint *struct {
 		Size            int64
 		Hash, Signature string
@@ -35,6 +43,16 @@ type verified struct {
 		Entries int64
 		Error   *string
 	}
+}
+
+// lineOf is the line of an export that begins with a member.
+func lineOf(export, member string) string {
+	for line := range strings.Lines(export) {
+		if strings.HasPrefix(line, `{"`+member+`"`) {
+			return line
+		}
+	}
+	return ""
 }
 
 func readVerified(t testing.TB, r ran) (v verified) {
@@ -136,7 +154,10 @@ func TestLedgerVerifyVerb(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	text := d.cli("ledger", "verify").ok(t, nil).out
-	for _, want := range []string{"us: consistent, not anchored", "700 entries", "uk: consistent", "--anchor", "--key"} {
+	if v.Tail == nil || v.Tail.Size != 700 || v.Tail.Hash != v.Checkpoint.Hash || v.Tail.Signature == "" {
+		t.Errorf("%+v", v.Tail)
+	}
+	for _, want := range []string{"us: consistent, not anchored", "700 entries", "the tail says that these are all", "uk: consistent", "--anchor", "--key"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q lacks %q", text, want)
 		}
@@ -314,6 +335,11 @@ func TestLedgerTampered(t *testing.T) {
 		t.Fatal(index)
 		return 0
 	}
+	tail := len(lines) - 3 // the end follows, and nothing
+	oldText, err := os.ReadFile(old)
+	must(t, err)
+	stranger := newCell(t, "us")
+	stranger.fill(650)
 	edit := func(f func(l [][]byte) [][]byte) []byte {
 		l := make([][]byte, len(lines))
 		for i := range lines {
@@ -332,6 +358,17 @@ func TestLedgerTampered(t *testing.T) {
 		"the tail cut":    {edit(func(l [][]byte) [][]byte { return l[:at(640)] }), 640, "breaks off"},
 		"two rows":        {edit(func(l [][]byte) [][]byte { l[at(20)], l[at(21)] = l[at(21)], l[at(20)]; return l }), 20, "rows were swapped"},
 		"a row twice":     {edit(func(l [][]byte) [][]byte { l[at(20)] = append(l[at(20)], l[at(20)]...); return l }), 0, "an entry too many"},
+		"the last line":   {bytes.Join(lines[:len(lines)-2], nil), 650, "breaks off"},
+		"the tail":        {edit(func(l [][]byte) [][]byte { return append(l[:tail], l[tail+1:]...) }), 650, "the tail is missing"},
+		"two tails":       {edit(func(l [][]byte) [][]byte { l[tail] = append(l[tail], l[tail]...); return l }), 650, "more than one tail"},
+		"the tail edited": {edit(func(l [][]byte) [][]byte { l[tail] = bytes.Replace(l[tail], []byte("650"), []byte("640"), 1); return l }), 650, "the tail does not count"},
+		"another's tail":  {edit(func(l [][]byte) [][]byte { l[tail] = []byte(lineOf(stranger.exported(), "tail")); return l }), 650, "the tail does not count"},
+		"an older tail":   {edit(func(l [][]byte) [][]byte { l[tail] = []byte(lineOf(string(oldText), "tail")); return l }), 600, "were put behind it"},
+		"entries, cut so that all but the tail fits": {[]byte(strings.Replace(string(oldText), lineOf(string(oldText), "tail"), string(lines[tail]), 1)), 600, "had 650 entries by its tail"},
+		"the old format's head and no tail": {edit(func(l [][]byte) [][]byte {
+			l[0] = bytes.Replace(l[0], []byte("ledger-2"), []byte("ledger-1"), 1)
+			return append(l[:tail], l[tail+1:]...)
+		}), 650, "a checkpoint says that there is one"},
 		"more at the end": {append(bytes.Clone(whole), "{}\n"...), 650, "behind the end"},
 	} {
 		path := d.file("tampered", c.text)
@@ -346,7 +383,7 @@ func TestLedgerTampered(t *testing.T) {
 		if got.code != exitFailed || v.OK || len(v.Problems) == 0 || v.Problems[0].Index != c.index || !strings.Contains(v.Problems[0].What, c.what) {
 			t.Errorf("%s: exit %d %+v", name, got.code, v)
 		}
-		if text := offline(t, "", "ledger", "verify", "--export", path); text.code != exitFailed || !strings.Contains(text.out, c.what) {
+		if text := offline(t, "", "ledger", "verify", "--export", path); text.code != exitFailed || !strings.Contains(text.out, c.what) || !strings.Contains(text.out, "Next: keep this file") {
 			t.Errorf("%s: %+v", name, text)
 		}
 	}
@@ -363,6 +400,46 @@ func TestLedgerTampered(t *testing.T) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
+}
+
+// An export from before there were tails is verified, and what is said of it is
+// less: for people and for programs.
+func TestLedgerVerifyUntailed(t *testing.T) {
+	key, export := untailed(t)
+	path := filepath.Join(t.TempDir(), "old.jsonl")
+	must(t, os.WriteFile(path, []byte(export), 0o600))
+	v := readVerified(t, offline(t, "", "ledger", "verify", "--export", path, "--key", key, "--json").ok(t, nil))
+	if !v.OK || v.Tail != nil || v.Entries != 1 || !strings.Contains(v.Verdict, "no tail says that these are all") {
+		t.Errorf("%+v", v)
+	}
+	text := offline(t, "", "ledger", "verify", "--export", path, "--key", key).ok(t, nil).out
+	if !strings.Contains(text, "no tail says that these are all") || !strings.Contains(text, "may have been cut off. Make another") || strings.Contains(text, "Next:") {
+		t.Error(text)
+	}
+}
+
+// untailed is an export of one entry as it was before there were tails, and its
+// key.
+func untailed(t testing.TB) (key, export string) {
+	t.Helper()
+	const origin = "sallyport.us.gate.example"
+	secret, key, err := note.GenerateKey(nil, origin)
+	must(t, err)
+	signer, err := note.NewSigner(secret)
+	must(t, err)
+	leaf := `{"index":0,"time":"2026-03-01T12:00:00Z","source":"witnessed","actor":"keeper","act":"x"}`
+	h := sha256.Sum256([]byte("\x00" + leaf)) // of one leaf it is the root
+	signed, err := note.Sign(&note.Note{Text: origin + "\n1\n" + base64.StdEncoding.EncodeToString(h[:]) + "\ntime 2026-03-01T12:00:00Z\n"}, signer)
+	must(t, err)
+	var b strings.Builder
+	for _, line := range []any{
+		map[string]any{"format": "sallyport-ledger-1", "region": "us", "origin": origin, "keys": []string{key}, "size": 1}, json.RawMessage(leaf),
+		map[string]any{"hashes": h[:], "from": 0}, map[string]any{"checkpoint": string(signed)}, map[string]any{"end": true, "entries": 1},
+	} {
+		b.Write(marshal(t, line))
+		b.WriteByte('\n')
+	}
+	return key, b.String()
 }
 
 // A database that somebody edits while all runs is named by verify too.
@@ -387,6 +464,9 @@ func TestLedgerTamperedDatabase(t *testing.T) {
 	v := readVerified(t, got)
 	if got.code != exitFailed || v.OK || len(v.Problems) != 2 || v.Problems[0].Index != 7 || v.Problems[1].Index != 400 {
 		t.Errorf("%+v", v)
+	}
+	if text := d.cli("ledger", "verify"); !strings.Contains(text.out, "Next: change nothing") {
+		t.Error(text.out)
 	}
 	for _, verb := range []string{"show", "prove"} {
 		if got := d.cli("ledger", verb, "7"); got.code != exitFailed {

@@ -65,10 +65,32 @@ func FuzzExport(f *testing.F) {
 	f.Add(`{"format":"sallyport-ledger-1","region":"us","origin":"sallyport.us.x","keys":[],"size":0}` + "\n" + `{"end":true,"entries":0}` + "\n")
 	f.Add(strings.Repeat("x", 70<<10) + "\n")
 	f.Add("")
+	us := newCellOf(f, "us", strings.NewReader(strings.Repeat("s", 64))) // one key for all processes that fuzz
+	us.fill(7)
+	whole := us.exported()
+	lines := strings.SplitAfter(whole, "\n")
+	for n := 1; n <= 4; n++ { // the end, the tail, the checkpoint, the hashes
+		f.Add(strings.Join(lines[:len(lines)-1-n], ""))
+	}
+	tail := lines[len(lines)-3]
+	f.Add(whole)
+	f.Add(strings.Replace(whole, tail, "", 1))
+	f.Add(strings.Replace(whole, tail, tail+tail, 1))
+	f.Add(strings.Replace(whole, "ledger-2", "ledger-1", 1))
+	f.Add(strings.Replace(whole, lines[7], "", 1))
+	us.fill(3)
+	grown := us.exported()
+	f.Add(grown)
+	f.Add(strings.Replace(grown, lineOf(grown, "tail"), tail, 1))
 	f.Fuzz(func(t *testing.T, text string) {
 		r, region, err := verifyExport(strings.NewReader(text), "us", audit.Options{})
 		if err == nil && r.OK && region != "us" {
 			t.Errorf("region %q is taken for us", region)
+		}
+		// By the log's own key only what it has signed is whole, to its end.
+		r, _, err = verifyExport(strings.NewReader(text), "us", audit.Options{Keys: []string{us.key}})
+		if err == nil && r.OK && (r.Tail == nil && !strings.Contains(text, "sallyport-ledger-1") || r.Tail != nil && r.Tail.Size != r.Entries || r.Entries != 0 && r.Entries != 7 && r.Entries != 10) {
+			t.Errorf("%+v", r)
 		}
 	})
 }

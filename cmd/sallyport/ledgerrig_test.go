@@ -52,10 +52,13 @@ type cell struct {
 	short    bool // its answers have fewer entries than are asked for
 }
 
-func newCell(t testing.TB, region string) *cell {
+func newCell(t testing.TB, region string) *cell { t.Helper(); return newCellOf(t, region, nil) }
+
+// newCellOf is one whose ledger key is made out of a seed, when there is one.
+func newCellOf(t testing.TB, region string, seed io.Reader) *cell {
 	t.Helper()
 	c := &cell{t: t, region: region, spent: map[[16]byte]bool{}, socket: filepath.Join(t.TempDir(), "k")}
-	secret, key, err := note.GenerateKey(nil, "sallyport."+region+".gate.example")
+	secret, key, err := note.GenerateKey(seed, "sallyport."+region+".gate.example")
 	must(t, err)
 	signer, err := note.NewSigner(secret)
 	must(t, err)
@@ -113,6 +116,14 @@ func (c *cell) ProveEntry(ctx context.Context, _ wire.Peer, q act.Entry) (act.Do
 
 func (c *cell) ExportLedger(ctx context.Context, _ wire.Peer, _ act.Plain, w io.Writer) error {
 	return c.ledger.Export(ctx, w)
+}
+
+// exported is the ledger's export.
+func (c *cell) exported() string {
+	c.t.Helper()
+	var b strings.Builder
+	must(c.t, c.ledger.Export(c.t.Context(), &b))
+	return b.String()
 }
 
 func (c *cell) Status(context.Context, wire.Peer, act.Plain) (act.State, error) {

@@ -82,7 +82,7 @@ func (c *ledgerVerify) Run(e *env) error {
 		}
 		all = append(all, one)
 	}
-	return e.reported(all)
+	return e.reported(all, liveNext)
 }
 
 // frozen adds what a keeper knows of its ledger that the ledger does not show:
@@ -108,7 +108,7 @@ func (c *ledgerVerify) file(e *env, k known) error {
 	if err != nil {
 		return err
 	}
-	return e.reported([]regionReport{{Region: region, Report: r}})
+	return e.reported([]regionReport{{Region: region, Report: r}}, fileNext)
 }
 
 // openIn opens a file, or standard input.
@@ -238,8 +238,18 @@ func exportHead(in *bufio.Reader) (h headLine) {
 	return h
 }
 
-// reported prints what was found, and fails when anything is wrong.
-func (e *env) reported(all []regionReport) error {
+// What to do when something is wrong: with a ledger as it is, and with a file.
+const (
+	liveNext = `Next: change nothing, and delete nothing. Keep an export (sallyport ledger export FILE) and a copy of the keeper's database;
+hold the ledger against a checkpoint that was kept elsewhere (--anchor). docs/ledger.md, "When verify finds something", goes on from there.`
+	fileNext = `Next: keep this file, and verify the ledger that it is of (sallyport ledger verify): if that is whole, the file was changed.
+docs/ledger.md, "When verify finds something", goes on from there.`
+	untailedNext = "This export is from before there were tails: entries behind its last checkpoint may have been cut off. Make another: sallyport ledger export FILE"
+)
+
+// reported prints what was found, and fails when anything is wrong; next is
+// what to do then.
+func (e *env) reported(all []regionReport, next string) error {
 	if len(all) == 0 {
 		return fault.New(fault.Missing, "", "there is no ledger to verify").WithHint("Configure a keeper for a region.")
 	}
@@ -255,6 +265,9 @@ func (e *env) reported(all []regionReport) error {
 		}
 		if hint := anchorHint(all); hint != "" {
 			fmt.Fprintln(e.stdout, hint)
+		}
+		if slices.ContainsFunc(all, func(r regionReport) bool { return len(r.Problems) > 0 }) {
+			fmt.Fprintln(e.stdout, next)
 		}
 	}
 	if !ok {
@@ -275,6 +288,9 @@ func (r regionReport) lines() []string {
 	signed := "no checkpoint"
 	if r.Checkpoint != nil {
 		signed = fmt.Sprintf("the last good checkpoint of %d signed %s", r.Checkpoint.Size, when(r.Checkpoint.Time))
+	}
+	if r.Tail != nil {
+		signed += "; the tail says that these are all"
 	}
 	lines = append(lines, fmt.Sprintf("  %d entries, %s", r.Entries, signed))
 	return append(lines, problemLines(r.Problems, r.More)...)
@@ -297,6 +313,9 @@ func anchorHint(all []regionReport) string {
 		if r.OK && !r.Anchored && len(hints) == 0 {
 			hints = append(hints, "An old copy can't be told from the newest without a checkpoint that was kept elsewhere: give one with --anchor.")
 		}
+	}
+	if slices.ContainsFunc(all, func(r regionReport) bool { return r.OK && r.Tail == nil }) {
+		hints = append(hints, untailedNext)
 	}
 	for _, r := range all {
 		if r.OK && r.KeysFrom != "options" {

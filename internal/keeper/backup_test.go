@@ -59,7 +59,7 @@ func TestBackup(t *testing.T) {
 			}
 			n := openRigAt(t, dir, c, r.kek, r.with...)
 			n.atRest(t, "backup of")
-			n.readableStill(t)
+			n.soundStill(t)
 			n.end()
 			n = n.again(t)
 			n.atRest(t, "backup of")

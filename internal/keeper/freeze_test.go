@@ -84,7 +84,13 @@ func (r *rig) readableStill(t testing.TB) {
 			t.Error(err)
 		}
 	}
-	if got := r.audit(t); !got.OK {
+}
+
+// soundStill is readableStill of a ledger that its export shows to be whole.
+func (r *rig) soundStill(t testing.TB) {
+	t.Helper()
+	r.readableStill(t)
+	if got := r.audit(t); !got.OK || got.Tail == nil {
 		t.Errorf("%+v", got)
 	}
 }
@@ -137,6 +143,9 @@ func TestOldCopyPutBack(t *testing.T) {
 	r = r.again(t)
 	r.atRest(t, "old copy")
 	r.readableStill(t)
+	if got := r.audit(t); got.OK || len(got.Problems) != 1 || !strings.Contains(got.Problems[0].What, "an old copy was put in its place") {
+		t.Errorf("%+v", got)
+	}
 	if _, err := r.order(t, signOrder(t, operator.RotateKEK, r.kek.ID(), nil, s.anna)); !fault.Is(err, fault.Later) {
 		t.Errorf("another order: %v", err)
 	}
@@ -168,7 +177,27 @@ func TestOldCopyPutBack(t *testing.T) {
 	if why := r.frozen.reason(); why != "" {
 		t.Errorf("after the thaw: %s", why)
 	}
-	r.readableStill(t)
+	r.soundStill(t)
+}
+
+// storedTail is what is signed of the ledger's end.
+func (r *rig) storedTail(t *testing.T) (text string) {
+	t.Helper()
+	if err := r.c.DB.Keeper().QueryRow(t.Context(), `SELECT note FROM ledger_tail WHERE id = 1`).Scan(&text); err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// cutLedger makes a ledger as it was at a size, with the tail that it had.
+func cutLedger(tx store.KeeperTx, size int64, tail string) error {
+	for _, q := range []store.KeeperSQL{`DELETE FROM ledger_entry WHERE idx >= $1`, `DELETE FROM ledger_checkpoint WHERE size > $1`} {
+		if _, err := tx.Exec(q, size); err != nil {
+			return err
+		}
+	}
+	_, err := tx.Exec(`UPDATE ledger_tail SET note = $1`, tail)
+	return err
 }
 
 // The same on both databases, by rows that are gone; and by a log of the same
@@ -176,16 +205,6 @@ func TestOldCopyPutBack(t *testing.T) {
 func TestOlderLog(t *testing.T) {
 	s := newStaff(t)
 	eachRig(t, func(t *testing.T, r *rig) {
-		cut := func(size int64) {
-			r.beside(t, func(tx store.KeeperTx) error {
-				for _, q := range []store.KeeperSQL{`DELETE FROM ledger_entry WHERE idx >= $1`, `DELETE FROM ledger_checkpoint WHERE size > $1`, `DELETE FROM ledger_tail WHERE id <= 1 + $1`} {
-					if _, err := tx.Exec(q, size); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		}
 		enter := func(what string, n int) {
 			for i := range n {
 				if err := r.enter(t.Context(), ledger.Entry{Act: what, Subject: fmt.Sprint(i)}); err != nil {
@@ -198,6 +217,7 @@ func TestOlderLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		tail := r.storedTail(t)
 		enter("x", 5)
 		r.identities(t, "a active")
 		r.end()
@@ -207,14 +227,17 @@ func TestOlderLog(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		// The tail is cut off with its checkpoint, and others are appended where
-		// nobody looks.
-		cut(early.Size)
+		// The end is cut off with its checkpoint, its tail is the older one again,
+		// and others are appended where nobody looks.
+		r.beside(t, func(tx store.KeeperTx) error { return cutLedger(tx, early.Size, tail) })
 		if err := os.WriteFile(kept, known, 0o600); err != nil { // whatever the keeper that was fooled wrote
 			t.Fatal(err)
 		}
 		r = r.again(t)
 		r.atRest(t, "old copy")
+		if got := r.audit(t); got.OK || len(got.Problems) != 1 || !strings.Contains(got.Problems[0].What, "an old copy was put in its place") || got.Tail == nil {
+			t.Errorf("%+v", got)
+		}
 		r.end()
 		if err := os.Remove(kept); err != nil {
 			t.Fatal(err)
@@ -231,6 +254,11 @@ func TestOlderLog(t *testing.T) {
 		r = r.again(t)
 		r.atRest(t, "not the one")
 		r.readableStill(t)
+		// Whoever has the export alone sees it too: what is kept beside the
+		// database is in it.
+		if got := r.audit(t); got.OK || !strings.Contains(got.Problems[0].What, "an old copy that has grown another way") {
+			t.Errorf("%+v", got)
+		}
 
 		// Operators may first say that this log counts, and later what lives on.
 		if _, err := r.order(t, signOrder(t, operator.Restore, "", nil, s.anna, s.bert)); err != nil {

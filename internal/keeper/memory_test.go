@@ -169,17 +169,15 @@ func TestMemoryAndLogCut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		before, size := r.remembered(t), early.Size
+		before, size, tail := r.remembered(t), early.Size, r.storedTail(t)
 		r.trip(t)
 		if r.frozen.known <= size {
 			t.Fatalf("the newest checkpoint kept is of %d entries, and %d were there before", r.frozen.known, size)
 		}
 		r.end()
 		r.beside(t, func(tx store.KeeperTx) error {
-			for _, q := range []store.KeeperSQL{`DELETE FROM ledger_entry WHERE idx >= $1`, `DELETE FROM ledger_checkpoint WHERE size > $1`, `DELETE FROM ledger_tail WHERE id <= 1 + $1`} {
-				if _, err := tx.Exec(q, size); err != nil {
-					return err
-				}
+			if err := cutLedger(tx, size, tail); err != nil {
+				return err
 			}
 			return putBack(tx, before)
 		})

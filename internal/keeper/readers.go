@@ -3,7 +3,11 @@ package keeper
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strconv"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -119,14 +123,27 @@ func document(v any) (act.Document, error) {
 // lies there, so that it can be said what is wrong with it.
 func (k *Keeper) ExportLedger(ctx context.Context, p wire.Peer, q act.Plain, w io.Writer) error {
 	if k.ledger == nil {
-		return ledger.Salvage(ctx, k.c.DB, k.now(), w)
+		return ledger.Salvage(ctx, k.c.DB, k.now(), w, k.keptCheckpoint()...)
 	}
 	// The whole log leaves the house, which shall be seen. It holds no secret, so
 	// it is not withheld when nothing can be entered.
 	if err := k.enter(ctx, k.entry(task{peer: p, name: act.ExportLedger, about: q.Context}, carried)); err != nil {
 		k.c.Log.Warn("keeper: an export of the ledger was not entered", "error", err)
 	}
-	return k.ledger.Export(ctx, w)
+	return k.ledger.Export(ctx, w, k.keptCheckpoint()...)
+}
+
+// keptCheckpoint is the newest checkpoint as it lies beside the database: of an
+// old copy it says that there was more. There is none at first.
+func (k *Keeper) keptCheckpoint() [][]byte {
+	raw, err := os.ReadFile(filepath.Join(k.c.Dir, newestFile))
+	switch {
+	case err == nil:
+		return [][]byte{raw}
+	case !errors.Is(err, fs.ErrNotExist):
+		k.c.Log.Warn("keeper: an export is without the checkpoint that is kept beside the database", "error", err)
+	}
+	return nil
 }
 
 // Checkpoint is of wire.Acts.

@@ -17,14 +17,24 @@ import (
 )
 
 // Checkpoint is a signed statement of the tree at a size
-// (c2sp.org/tlog-checkpoint). Its one extension line says when it was signed.
+// (c2sp.org/tlog-checkpoint). Its extension lines say when it was signed, and
+// that this log has a tail.
 type Checkpoint struct {
 	Origin string
 	Size   int64
 	Hash   tlog.Hash
 	Time   time.Time
+	// Tailed says that each commit up to it has signed where the log ended: who
+	// takes the tail away can't take that out of the checkpoints.
+	Tailed bool
 	Note   []byte // all of it, with the signatures
 }
+
+// The extension lines.
+const (
+	timeLine   = "time " // RFC 3339 follows
+	tailedLine = "tailed"
+)
 
 // MarshalJSON writes size, hash (hex), time and signature (the line of the
 // log's own key); null before the first checkpoint.
@@ -39,7 +49,11 @@ func (c Checkpoint) MarshalJSON() ([]byte, error) {
 
 // text is what is signed.
 func (c Checkpoint) text() string {
-	return fmt.Sprintf("%s\n%d\n%s\ntime %s\n", c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Hash[:]), stamp(c.Time))
+	text := fmt.Sprintf("%s\n%d\n%s\n%s%s\n", c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Hash[:]), timeLine, stamp(c.Time))
+	if c.Tailed {
+		text += tailedLine + "\n"
+	}
+	return text
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -80,7 +94,8 @@ func parseCheckpoint(text string) (Checkpoint, error) {
 	}
 	c := Checkpoint{Origin: lines[0], Size: size, Hash: tlog.Hash(hash)}
 	for _, extension := range lines[3 : len(lines)-1] {
-		when, ok := strings.CutPrefix(extension, "time ")
+		c.Tailed = c.Tailed || extension == tailedLine
+		when, ok := strings.CutPrefix(extension, timeLine)
 		if !ok {
 			continue
 		}
@@ -124,7 +139,8 @@ func (l *Ledger) sign(ctx context.Context) (Checkpoint, error) {
 	if err != nil {
 		return have, err
 	}
-	c := Checkpoint{Origin: l.origin, Size: f.size, Hash: root, Time: l.c.Now().UTC().Truncate(time.Second)}
+	// Entries that are new have come with a tail, or the log would not have opened.
+	c := Checkpoint{Origin: l.origin, Size: f.size, Hash: root, Time: l.c.Now().UTC().Truncate(time.Second), Tailed: true}
 	if c.Note, err = note.Sign(&note.Note{Text: c.text()}, l.c.Signer); err != nil {
 		return have, fault.Wrap(fault.Later, "ledger.Checkpoint", err)
 	}

@@ -3,10 +3,12 @@ package ledger
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +19,11 @@ import (
 )
 
 // ExportFormat is the first member of an export's first line: what it is.
-const ExportFormat = "sallyport-ledger-1"
+const ExportFormat = "sallyport-ledger-2"
+
+// untailedFormat is that of exports without a tail. It is written of a database
+// from before there were tails, when that does not open.
+const untailedFormat = "sallyport-ledger-1"
 
 const exportCheckpoints = 500 // of one read
 
@@ -44,6 +50,9 @@ type (
 	checkpointLine struct {
 		Checkpoint string `json:"checkpoint"`
 	}
+	tailLine struct {
+		Tail string `json:"tail"`
+	}
 	endLine struct {
 		End     bool  `json:"end"`
 		Entries int64 `json:"entries"`
@@ -51,22 +60,29 @@ type (
 )
 
 // Export writes the whole log as it stands, with a checkpoint that covers all
-// of it. Retention waits meanwhile; appending does not.
-func (l *Ledger) Export(ctx context.Context, w io.Writer) error {
+// of it, and its tail. Retention waits meanwhile; appending does not. Known are
+// checkpoints of this log that are kept beside its database, and were read
+// before this call: those that the database has not are written too.
+func (l *Ledger) Export(ctx context.Context, w io.Writer, known ...[]byte) error {
 	l.ending.RLock()
 	defer l.ending.RUnlock()
 	c, err := l.Checkpoint(ctx)
 	if err != nil {
 		return err
 	}
-	x := &exporter{ctx: ctx, door: l.door, w: bufio.NewWriterSize(w, 64<<10), edge: l.committed(), limit: c.Size}
+	tail, err := l.tailOf(ctx, c)
+	if err != nil {
+		return err
+	}
+	x := &exporter{ctx: ctx, door: l.door, w: bufio.NewWriterSize(w, 64<<10), edge: l.committed(), limit: c.Size, tail: tail, known: sized(known)}
 	return x.write(headLine{Format: ExportFormat, Region: l.c.Region, Origin: l.origin, Keys: l.c.Keys, Size: c.Size, Time: l.c.Now().UTC()})
 }
 
 // Salvage writes an export of a database that Open refuses, as it is. It holds
-// nothing against anything: what is wrong, audit names.
-func Salvage(ctx context.Context, db *store.KeeperDB, now time.Time, w io.Writer) error {
-	x := &exporter{ctx: ctx, door: db.Keeper(), w: bufio.NewWriterSize(w, 64<<10), limit: math.MaxInt64}
+// nothing against anything: what is wrong, audit names. Known are checkpoints
+// that are kept beside the database.
+func Salvage(ctx context.Context, db *store.KeeperDB, now time.Time, w io.Writer, known ...[]byte) error {
+	x := &exporter{ctx: ctx, door: db.Keeper(), w: bufio.NewWriterSize(w, 64<<10), limit: math.MaxInt64, known: sized(known)}
 	head := headLine{Format: ExportFormat, Time: now.UTC()}
 	var keys string
 	var removed int64
@@ -77,8 +93,12 @@ func Salvage(ctx context.Context, db *store.KeeperDB, now time.Time, w io.Writer
 	head.Keys = strings.Split(keys, "\n")
 	head.Region, _, _ = strings.Cut(strings.TrimPrefix(head.Origin, "sallyport."), ".")
 	head.Region, _, _ = strings.Cut(head.Region, "/")
-	if err := x.door.QueryRow(ctx, countEntries).Scan(&head.Size); err != nil {
+	if err := x.door.QueryRow(ctx, selectEnd).Scan(&head.Size, &x.tail); err != nil {
 		return store.Fault("ledger.Salvage", err)
+	}
+	if x.tail == "" {
+		// Where the tail was taken out, the checkpoints say that there was one.
+		head.Format = untailedFormat
 	}
 	return x.write(head)
 }
@@ -92,6 +112,9 @@ type exporter struct {
 	// limit is the size of the last checkpoint to write: what is appended while
 	// an export is written is not part of it.
 	limit int64
+
+	tail  string    // empty when there is none
+	known []noteRow // checkpoints from elsewhere that are to be written, by size
 
 	notes []noteRow // read ahead
 	after int64     // the size of the last checkpoint that was read
@@ -113,8 +136,13 @@ func (x *exporter) write(head headLine) error {
 		}
 	}
 	// Checkpoints of more than there is: the log's end was cut off.
-	if err := x.checkpoints(x.limit); err != nil {
+	if err := x.checkpoints(math.MaxInt64); err != nil {
 		return err
+	}
+	if x.tail != "" {
+		if err := x.json(tailLine{x.tail}); err != nil {
+			return err
+		}
 	}
 	if err := x.json(endLine{End: true, Entries: head.Size}); err != nil {
 		return err
@@ -193,6 +221,9 @@ func (x *exporter) checkpoints(upTo int64) error {
 		for len(x.notes) > 0 && x.notes[0].size <= upTo {
 			n := x.notes[0]
 			x.notes = x.notes[1:]
+			if err := x.others(n.size, &n); err != nil {
+				return err
+			}
 			text, err := cosigned(x.ctx, x.door, n.size, n.text)
 			if err == nil {
 				err = x.json(checkpointLine{text})
@@ -202,12 +233,44 @@ func (x *exporter) checkpoints(upTo int64) error {
 			}
 		}
 		if len(x.notes) > 0 || x.over {
-			return nil
+			return x.others(upTo, nil)
 		}
 		if err := x.readCheckpoints(); err != nil {
 			return err
 		}
 	}
+}
+
+// others writes the checkpoints from elsewhere up to a size, but for the one
+// that the database has too.
+func (x *exporter) others(upTo int64, but *noteRow) error {
+	for len(x.known) > 0 && x.known[0].size <= upTo {
+		n := x.known[0]
+		x.known = x.known[1:]
+		if but != nil && n.text == but.text {
+			continue
+		}
+		if err := x.json(checkpointLine{n.text}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sized are checkpoints in the order of their sizes. What is none comes last:
+// audit says so.
+func sized(known [][]byte) []noteRow {
+	var all []noteRow
+	for _, raw := range known {
+		n := noteRow{math.MaxInt64, string(raw)}
+		text, _, _ := strings.Cut(n.text, "\n\n")
+		if c, err := parseCheckpoint(text + "\n"); err == nil {
+			n.size = c.Size
+		}
+		all = append(all, n)
+	}
+	slices.SortStableFunc(all, func(a, b noteRow) int { return cmp.Compare(a.size, b.size) })
+	return all
 }
 
 func (x *exporter) readCheckpoints() error {

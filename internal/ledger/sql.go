@@ -34,6 +34,10 @@ const (
 	selectTile  store.KeeperSQL = `SELECT hashes FROM ledger_tile WHERE level = $1 AND n = $2`
 	selectTiles store.KeeperSQL = `SELECT n, hashes FROM ledger_tile WHERE level = $1 AND n >= $2 AND n < $3 ORDER BY n`
 
+	// How many entries there are and what is signed of it, as one statement sees
+	// both.
+	selectEnd store.KeeperSQL = `SELECT COALESCE(MAX(idx), -1) + 1, COALESCE((SELECT note FROM ledger_tail WHERE id = 1), '') FROM ledger_entry`
+
 	selectTail store.KeeperSQL = `SELECT note FROM ledger_tail WHERE id = 1`
 	upsertTail store.KeeperSQL = `INSERT INTO ledger_tail (id, note) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET note = excluded.note`
 

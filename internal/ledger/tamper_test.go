@@ -316,11 +316,21 @@ func TestForgedEnd(t *testing.T) {
 			})
 		})
 	}
-	// A log from before there were tails, all of it signed.
+	// All of it signed: the checkpoint says that there was a tail, so the entries
+	// behind it were not there alone.
 	each(t, func(d *desk) {
 		d.fill(260)
 		d.sign()
-		d.sql("DELETE FROM ledger_tail")
+		d.fill(2)
+		d.sql("DELETE FROM ledger_tail", "DELETE FROM ledger_entry WHERE idx >= 260")
+		if _, err := d.tryOpen(); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "perhaps with entries behind the 260") {
+			d.Errorf("%v", err)
+		}
+	})
+	// A log from before there were tails.
+	each(t, func(d *desk) {
+		d.fill(260)
+		d.old()
 		d.open()
 		d.fill(1)
 		d.open()

@@ -14,12 +14,14 @@ import (
 )
 
 const (
-	exportFormat = "sallyport-ledger-1"
-	tileWidth    = 256
-	maxLine      = 1 << 20
-	maxProblems  = 1000
-	maxWhat      = 500 // bytes of one problem's text
-	maxKeys      = 100
+	exportFormat = "sallyport-ledger-2"
+	// untailed is the format of exports from before there were tails.
+	untailed    = "sallyport-ledger-1"
+	tileWidth   = 256
+	maxLine     = 1 << 20
+	maxProblems = 1000
+	maxWhat     = 500 // bytes of one problem's text
+	maxKeys     = 100
 	// mostUnsigned is how many entries may stand behind the last checkpoint: one
 	// is signed when 1,000 are uncovered, and a commit has 4,096 at most.
 	mostUnsigned = 20_000
@@ -62,8 +64,11 @@ type Report struct {
 	Anchored   bool        `json:"anchored"`
 	KeysFrom   string      `json:"keys_from"`  // "options", or "export"
 	Checkpoint *Checkpoint `json:"checkpoint"` // the newest that holds
-	Problems   []Problem   `json:"problems"`
-	More       int64       `json:"more_problems,omitempty"` // that are not listed
+	// Tail is the log's own word that it ends where the entries do. Nil in an
+	// export of the old format: its end may have been cut off behind Checkpoint.
+	Tail     *Tail     `json:"tail"`
+	Problems []Problem `json:"problems"`
+	More     int64     `json:"more_problems,omitempty"` // that are not listed
 }
 
 // Verify reads an export to its end and recomputes all of it. What is wrong
@@ -77,7 +82,7 @@ func Verify(r io.Reader, o Options) (Report, error) {
 	for !v.ended {
 		line, err := v.line()
 		if errors.Is(err, io.EOF) {
-			v.problem(v.from+int64(len(v.lines)), "the export breaks off here: its last line is missing")
+			v.brokeOff()
 			break
 		}
 		if err == nil {
@@ -93,6 +98,15 @@ func Verify(r io.Reader, o Options) (Report, error) {
 	return v.conclude(), nil
 }
 
+// brokeOff names an export without its last line.
+func (v *verifier) brokeOff() {
+	at, before := v.from+int64(len(v.lines)), ""
+	if v.ending.promised != "" && v.ending.lines == 0 {
+		before = ", before its tail"
+	}
+	v.problem(at, "the export breaks off here%s: its last line is missing", before)
+}
+
 // verifier is a verification under way. Entries wait for the hashes line of
 // their tile, and hashes for the checkpoints that end among them.
 type verifier struct {
@@ -103,6 +117,7 @@ type verifier struct {
 	ended  bool
 	met    bool // the anchor was held against the tree
 	signed bool // a checkpoint of the log's key was there, whether it held or not
+	ending ending
 
 	size    int64 // that the export claims to have
 	from    int64 // the first index of the tile being read
@@ -172,7 +187,11 @@ func (v *verifier) begin(o Options) error {
 	if err := json.Unmarshal(line, &head); err != nil || head.Format == "" {
 		return errors.New("this is no export of a ledger")
 	}
-	if head.Format != exportFormat {
+	switch head.Format {
+	case exportFormat:
+		v.ending.promise("the format of the export says that")
+	case untailed:
+	default:
 		return fmt.Errorf("the format of the export is %.40q, not %q", head.Format, exportFormat)
 	}
 	if head.Size < 0 {
@@ -217,6 +236,7 @@ func (v *verifier) read(line []byte) error {
 		From       int64
 		Misfiled   []int64
 		Checkpoint *string
+		Tail       *string
 		End        bool
 		Entries    int64
 	}
@@ -235,6 +255,8 @@ func (v *verifier) read(line []byte) error {
 		}
 	case x.Checkpoint != nil:
 		v.checkpoint(*x.Checkpoint)
+	case x.Tail != nil:
+		v.takeTail(*x.Tail)
 	case x.End:
 		v.end(x.Entries)
 	default:
@@ -334,8 +356,12 @@ func (v *verifier) checkpoint(text string) {
 		return
 	}
 	v.signed = true
+	if c.tailed {
+		v.ending.promise("a checkpoint says that")
+	}
 	if c.Size > v.size {
-		v.problem(v.size, "the log ends before the entry %d, but %d entries were signed%s: its end was cut off", v.size, c.Size, c.when())
+		v.ending.cut = max(v.ending.cut, c.Size)
+		v.problem(v.size, "the log ends before the entry %d, but %d entries were signed%s: its end was cut off, or an old copy was put in its place", v.size, c.Size, c.when())
 		return
 	}
 	if c.Size < v.tree.size || c.Size > v.from {
@@ -344,11 +370,12 @@ func (v *verifier) checkpoint(text string) {
 	}
 	v.advance(c.Size)
 	if v.tree.root() != c.root {
+		v.ending.astray = true
 		first := int64(0)
 		if v.report.Checkpoint != nil {
 			first = v.report.Checkpoint.Size
 		}
-		v.problem(first, "the hashes of the entries %d to %d do not lead to what was signed%s: at least one of them was changed", first, c.Size-1, c.when())
+		v.problem(first, "the hashes of the entries %d to %d do not lead to what was signed%s: at least one of them was changed, or this is an old copy that has grown another way", first, c.Size-1, c.when())
 		return
 	}
 	v.report.Checkpoint = &c
@@ -376,6 +403,7 @@ func (v *verifier) conclude() Report {
 	if v.anchor != nil && v.anchor.Size == v.tree.size {
 		v.meet()
 	}
+	v.settle()
 	r := &v.report
 	r.Entries = v.from
 	var signed int64
@@ -405,7 +433,14 @@ func verdict(r Report) string {
 		more = append(more, fmt.Sprintf("of %d entries only the hash is kept", r.Removed))
 	}
 	if r.Unsigned > 0 {
-		more = append(more, fmt.Sprintf("%d entries are behind the last checkpoint", r.Unsigned))
+		covered := ""
+		if r.Tail != nil {
+			covered = ", and the tail covers them"
+		}
+		more = append(more, fmt.Sprintf("%d entries are behind the last checkpoint%s", r.Unsigned, covered))
+	}
+	if r.OK && r.Tail == nil {
+		more = append(more, "no tail says that these are all")
 	}
 	if r.KeysFrom == "export" {
 		more = append(more, "the keys are the export's own")

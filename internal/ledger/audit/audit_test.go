@@ -84,7 +84,13 @@ func object(v any) string {
 
 // export is a sound export of n entries with checkpoints at the given sizes.
 func (p pen) export(n int, signed ...int) []string {
-	lines := []string{object(map[string]any{"format": exportFormat, "origin": origin, "region": "us", "keys": []string{p.key}, "size": n})}
+	h := root(n)
+	return p.ended(p.old(n, signed...), p.tail(n, h[:]))
+}
+
+// old is the same in the format from before there were tails.
+func (p pen) old(n int, signed ...int) []string {
+	lines := []string{object(map[string]any{"format": untailed, "origin": origin, "region": "us", "keys": []string{p.key}, "size": n})}
 	for from := 0; from < n; from += tileWidth {
 		to := min(from+tileWidth, n)
 		var hashes []byte
@@ -172,16 +178,16 @@ func TestAltered(t *testing.T) {
 		"something after the end": func(l []string) []string { return append(l, "{}") },
 		"an early end":            func(l []string) []string { return slices.Insert(l, 9, `{"end":true,"entries":8}`) },
 		"the end says less":       func(l []string) []string { l[len(l)-1] = `{"end":true,"entries":3}`; return l },
-		"the checkpoint gone":     func(l []string) []string { return slices.Delete(l, len(l)-2, len(l)-1) },
+		"the checkpoint gone":     func(l []string) []string { return slices.Delete(l, len(l)-3, len(l)-2) },
 		"the checkpoint too soon": func(l []string) []string {
-			c := l[len(l)-2]
-			return slices.Insert(slices.Delete(l, len(l)-2, len(l)-1), 1, c)
+			c := l[len(l)-3]
+			return slices.Insert(slices.Delete(l, len(l)-3, len(l)-2), 1, c)
 		},
 		"a checkpoint of more": func(l []string) []string {
 			return slices.Insert(l, len(l)-1, object(map[string]string{"checkpoint": p.checkpoint(301)}))
 		},
 		"a checkpoint unsigned": func(l []string) []string {
-			l[len(l)-2] = strings.Replace(l[len(l)-2], "T12", "T13", 1)
+			l[len(l)-3] = strings.Replace(l[len(l)-3], "T12", "T13", 1)
 			return l
 		},
 		"another origin": func(l []string) []string {
@@ -196,7 +202,7 @@ func TestAltered(t *testing.T) {
 	}
 	for name, alter := range map[string]func([]string) []string{
 		"no head":        func(l []string) []string { return l[1:] },
-		"another format": func(l []string) []string { l[0] = strings.Replace(l[0], "ledger-1", "ledger-2", 1); return l },
+		"another format": func(l []string) []string { l[0] = strings.Replace(l[0], "ledger-2", "ledger-3", 1); return l },
 		"no keys":        func(l []string) []string { l[0] = strings.Replace(l[0], p.key, "", 1); return l },
 		"hashes elsewhere": func(l []string) []string {
 			return slices.DeleteFunc(l, func(s string) bool { return strings.Contains(s, `"from":0`) })
@@ -244,6 +250,10 @@ func FuzzVerify(f *testing.F) {
 	p := newPen(f)
 	for _, n := range []int{0, 3, 257} {
 		f.Add([]byte(strings.Join(p.export(n, n), "\n") + "\n"))
+		f.Add([]byte(strings.Join(p.old(n, n), "\n") + "\n"))
+	}
+	for _, c := range cuts(p) {
+		f.Add([]byte(strings.Join(c.lines, "\n") + "\n"))
 	}
 	f.Add([]byte("{}\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -254,7 +264,8 @@ func FuzzVerify(f *testing.F) {
 			}
 			return
 		}
-		if r.OK != (len(r.Problems) == 0) || r.OK && r.Entries > 0 && r.Checkpoint == nil {
+		if r.OK != (len(r.Problems) == 0) || r.OK && r.Entries > 0 && r.Checkpoint == nil ||
+			r.Tail != nil && r.Tail.Size != r.Entries || r.OK && r.Tail == nil && !bytes.Contains(raw, []byte(untailed)) {
 			t.Fatalf("%+v", r)
 		}
 	})

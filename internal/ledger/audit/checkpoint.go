@@ -20,6 +20,7 @@ type Checkpoint struct {
 
 	origin string
 	root   sum
+	tailed bool // this log has a tail
 }
 
 // keyring are the verifier keys of a log. They have one name.
@@ -70,7 +71,7 @@ func (k keyring) open(raw []byte) (Checkpoint, error) {
 }
 
 // readCheckpoint reads the text of a checkpoint: origin, size, hash, and lines
-// that extend it, of which we know "time".
+// that extend it, of which we know "time" and "tailed".
 func readCheckpoint(text string) (Checkpoint, error) {
 	var c Checkpoint
 	lines := strings.Split(text, "\n")
@@ -90,6 +91,7 @@ func readCheckpoint(text string) (Checkpoint, error) {
 	c.root = sum(root)
 	c.Hash = fmt.Sprintf("%x", root)
 	for _, line := range lines[3 : len(lines)-1] {
+		c.tailed = c.tailed || line == "tailed"
 		if text, ok := strings.CutPrefix(line, "time "); ok {
 			when, err := time.Parse(time.RFC3339, text)
 			if err != nil {

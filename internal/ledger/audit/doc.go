@@ -9,6 +9,9 @@
 // Invariants:
 //   - it accepts nothing that the checkpoint's signature does not cover, but
 //     says so of the entries behind the last checkpoint;
+//   - an export that has a tail, or should have, is whole only if the entries
+//     end where the tail says; of one from before there were tails the report
+//     does not say that it is;
 //   - its memory does not grow with the log;
 //   - whatever bytes it is given, it answers with a report or an error of kind
 //     invalid.

@@ -27,11 +27,18 @@ func changes(raw []byte, change func(at int, changed []byte)) {
 // means nothing: then the report is the same, and the byte is of no entry.
 func TestEveryByteOfAnExport(t *testing.T) {
 	p := newPen(t)
-	lines := p.retained(7, 3)
+	t.Run("with a tail", func(t *testing.T) {
+		r := p.retainedRoot(7, 3)
+		everyByte(t, p, p.ended(p.retained(7, 3), p.tail(7, r[:])), true)
+	})
+	t.Run("of the old format", func(t *testing.T) { everyByte(t, p, p.retained(7, 3), false) })
+}
+
+func everyByte(t *testing.T, p pen, lines []string, tailed bool) {
 	whole := []byte(strings.Join(lines, "\n") + "\n")
 	o := Options{Keys: []string{p.key}, Anchor: []byte(p.sign(7, p.retainedRoot(7, 3)))}
 	sound := verify(t, lines, o)
-	if !sound.OK || !sound.Anchored || sound.Removed != 3 {
+	if !sound.OK || !sound.Anchored || sound.Removed != 3 || (sound.Tail != nil) != tailed {
 		t.Fatalf("%+v", sound)
 	}
 	entries := make([]bool, len(whole))
@@ -116,7 +123,7 @@ func (p pen) sign(n int, root sum) string {
 // retained is an export of n entries, the texts of which are removed below an
 // index and whose last says so.
 func (p pen) retained(n, below int) []string {
-	lines := []string{object(map[string]any{"format": exportFormat, "origin": origin, "region": "us", "keys": []string{p.key}, "size": n})}
+	lines := []string{object(map[string]any{"format": untailed, "origin": origin, "region": "us", "keys": []string{p.key}, "size": n})}
 	var hashes []byte
 	for i := range n {
 		h := leafHash([]byte(retainedText(i, n, below)))
@@ -135,8 +142,8 @@ func (p pen) retained(n, below int) []string {
 // the last checkpoint. They do not excuse texts that are gone.
 func TestUnsignedRetention(t *testing.T) {
 	p := newPen(t)
-	lines := p.export(300, 299)
-	lines[299+2] = "" // the entry 299, behind the hashes of the first 256
+	lines := p.old(300, 299) // of the new format it is told by its tail too
+	lines[299+2] = ""        // the entry 299, behind the hashes of the first 256
 	forged := retain(299, 100)
 	for i, l := range lines {
 		switch {
@@ -160,6 +167,11 @@ func TestUnsignedRetention(t *testing.T) {
 	if r.OK || len(r.Problems) != 1 || !strings.Contains(r.Problems[0].What, "were removed") {
 		t.Errorf("%+v", r)
 	}
+	h := root(300)
+	r = verify(t, p.ended(lines, p.tail(300, h[:])), Options{Keys: []string{p.key}})
+	if r.OK || len(r.Problems) != 2 || !strings.Contains(r.Problems[0].What, "299 to 299 do not lead to the tail") {
+		t.Errorf("%+v", r)
+	}
 	// Signed it does, wherever in a tile the checkpoint stands.
 	for _, n := range []int{7, 256, 257, 300, 512, 513} {
 		if r := verify(t, p.long(n, 3), Options{Keys: []string{p.key}}); !r.OK || r.Removed != 3 {
@@ -171,7 +183,7 @@ func TestUnsignedRetention(t *testing.T) {
 // long is an export of n signed entries, of which the last ended texts, and one
 // more behind the checkpoint.
 func (p pen) long(n, below int) []string {
-	lines := []string{object(map[string]any{"format": exportFormat, "origin": origin, "region": "us", "keys": []string{p.key}, "size": n + 1})}
+	lines := []string{object(map[string]any{"format": untailed, "origin": origin, "region": "us", "keys": []string{p.key}, "size": n + 1})}
 	at := func(i int) string {
 		if i == n {
 			return text(i)
@@ -201,7 +213,7 @@ func (p pen) long(n, below int) []string {
 // TestHostileTexts: what a file says of itself does not come back at length.
 func TestHostileTexts(t *testing.T) {
 	p := newPen(t)
-	lines := p.export(3, 3)
+	lines := p.old(3, 3)
 	long := strings.Repeat("x", 200_000)
 	var more []string
 	for range 20 {
