@@ -2,9 +2,12 @@ package test
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -127,6 +130,80 @@ func shownTo(t *testing.T, p *process) string {
 		t.Fatal("no TLS")
 	}
 	return string(state.PeerCertificates[0].Raw)
+}
+
+// TestKeeperHostCompromised: sessions that a server certificate was shown to end
+// when it is compromised: one that is idle at once, one in DATA after its message,
+// which is kept. Others go on, and new ones are shown another certificate.
+func TestKeeperHostCompromised(t *testing.T) {
+	p := newProcess(t, "")
+	sink := testpeer.StartSink(t, testpeer.SinkRules{})
+	p.start()
+	host, port, _ := net.SplitHostPort(sink.Addr)
+	p.must("tenant", "add", "acme", "--region", "us")
+	p.must("domain", "add", "acme", "acme.test")
+	p.must("connection", "add", "acme", "mailbox", "--kind", "smtp", "--host", host, "--port", port, "--tls", "none")
+	waitFor(t, "TLS", func() bool { return trySecure(p.smtp) == nil })
+	old := shownTo(t, p)
+	var open [2]*gosmtp.Client
+	for i := range open {
+		c, err := secure(p.smtp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		open[i] = c
+	}
+	idle, busy := open[0], open[1]
+	if err := letGo(idle, "a@acme.test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(busy.Mail("x@example.org", nil), busy.Rcpt("b@acme.test", nil)); err != nil {
+		t.Fatal(err)
+	}
+	body, err := busy.Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inClear, err := gosmtp.Dial(p.smtp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inClear.Close()
+	if err := inClear.Hello("c.test"); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(old))
+	var id string
+	for _, i := range object[[]identity](p, "identity", "list") {
+		if i.SHA256 == hex.EncodeToString(sum[:]) {
+			id = i.ID
+		}
+	}
+	p.must("identity", "compromise", id)
+
+	ended := func(who string, err error) {
+		t.Helper()
+		var r *gosmtp.SMTPError
+		if !errors.As(err, &r) || r.Code != 421 || r.EnhancedCode != (gosmtp.EnhancedCode{4, 3, 2}) {
+			t.Errorf("%s: %v, want 421 4.3.2", who, err)
+		}
+	}
+	ended("an idle session", idle.Noop())
+	if _, err := io.WriteString(body, "Subject: x\r\n\r\nx\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := body.Close(); err != nil {
+		t.Errorf("the message that was under way: %v", err)
+	}
+	ended("the session that it came by", busy.Noop())
+	if err := letGo(inClear, "c@acme.test"); err != nil {
+		t.Errorf("a session in clear: %v", err)
+	}
+	if shownTo(t, p) == old {
+		t.Error("the certificate that is compromised is shown again")
+	}
+	sink.Wait(t, 3, 20*time.Second)
 }
 
 // keeperProcess is a keeper of its own.

@@ -59,7 +59,7 @@ func (g *gateway) openCustody(context.Context) (err error) {
 func (g *gateway) openKeeper(c *custody, region string) (*client.Remote, error) {
 	for _, k := range g.cfg.Keepers {
 		if k.Region == region {
-			return k.remote()
+			return k.remote(g.endSessions)
 		}
 	}
 	home := filepath.Join(g.dir, "keeper")
@@ -80,7 +80,7 @@ func (g *gateway) openKeeper(c *custody, region string) (*client.Remote, error) 
 		}
 		socket = fmt.Sprintf("/proc/self/fd/%d/%s/%s", c.home.Fd(), region, socketName)
 	}
-	return client.NewRemote(client.RemoteConfig{Region: region, Socket: socket, Wake: one.wake})
+	return client.NewRemote(client.RemoteConfig{Region: region, Socket: socket, Wake: one.wake, HostEnded: g.endSessions})
 }
 
 // wakeKeepers starts the children that will be asked soon.

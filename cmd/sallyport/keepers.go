@@ -47,8 +47,8 @@ func (k keeperAt) check(regions []string) error {
 }
 
 // remote makes the client of a keeper that runs elsewhere.
-func (k keeperAt) remote() (*client.Remote, error) {
-	c := client.RemoteConfig{Region: k.Region, Socket: k.Socket, Address: k.Address}
+func (k keeperAt) remote(hostEnded func(sha256 string)) (*client.Remote, error) {
+	c := client.RemoteConfig{Region: k.Region, Socket: k.Socket, Address: k.Address, HostEnded: hostEnded}
 	if k.Address != "" {
 		pem, err := os.ReadFile(k.CA)
 		if err != nil {

@@ -44,6 +44,18 @@ func listenerTLS(cfg config, l listenerConfig, signers client.Signers) *tls.Conf
 	return plain
 }
 
+// endSessions ends what was opened with a certificate of ours that was
+// compromised.
+func (g *gateway) endSessions(sha256 string) {
+	n := 0
+	for _, s := range g.smtp {
+		n += s.EndShown(sha256)
+	}
+	if n > 0 {
+		g.log.Warn("a server certificate is compromised: its sessions end", "sha256", sha256, "sessions", n)
+	}
+}
+
 // tlsReady tells whether the keeper that signs a listener's handshakes can be
 // asked. It does not wait for one that is away.
 func (g *gateway) tlsReady(l listenerConfig) func(context.Context) bool {

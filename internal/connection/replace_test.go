@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -186,11 +187,13 @@ func TestUndoTells(t *testing.T) {
 	}
 }
 
-// TestCompromise: the stolen keys open nothing any more, mail goes on under
-// the next name.
+// TestCompromise: the stolen keys open nothing any more, who has connections
+// that show them is asked to end them, mail goes on under the next name.
 func TestCompromise(t *testing.T) {
 	c := newCloud(t, nil)
 	c.connect(t)
+	var asked sync.Map
+	c.OnRetire(func(tenant, name, sha256 string) int { asked.Store(tenant+" "+name+" "+sha256, true); return 0 })
 	old := c.identities(t)
 	thief := c.sim.Thief(netip.MustParseAddr("203.0.113.9"))
 	app := c.keeper.Stolen(t, old["entra-app"].ID)
@@ -207,6 +210,9 @@ func TestCompromise(t *testing.T) {
 		must(t, err)
 		if p.State != connection.Done {
 			t.Fatalf("%s: %+v", purpose, p)
+		}
+		if _, ok := asked.Load("acme " + old[purpose].Connection + " " + old[purpose].SHA256); !ok {
+			t.Errorf("%s: who has connections with it was not asked to end them", purpose)
 		}
 		if got, _ := c.Identity(t.Context(), "acme", old[purpose].ID); got.State != "compromised" {
 			t.Errorf("%s is %s", purpose, got.State)

@@ -44,12 +44,37 @@ func (k *Keeper) HostCertificate(ctx context.Context, p wire.Peer, q act.Host) (
 	}
 	n, err := k.findActive(ctx, hostSeat(q.Host))
 	t := task{peer: p, name: act.HostCertificate, about: q.Context, subject: strings.ToLower(q.Host), frequent: true}
-	return carryOut(ctx, k, t, func(context.Context) (act.Certificate, error) {
+	return carryOut(ctx, k, t, func(ctx context.Context) (act.Certificate, error) {
 		if err != nil {
 			return act.Certificate{}, err
 		}
-		return act.Certificate{Chain: n.der}, nil
+		compromised, err := k.compromisedOf(ctx, hostSeat(q.Host))
+		return act.Certificate{Chain: n.der, Compromised: compromised}, err
 	})
+}
+
+// mostTold bounds what a host's certificate is told with. A session outlives no
+// more than a few of its host's keys.
+const mostTold = 32
+
+// compromisedOf are the certificates of a seat that were compromised, the last
+// ones first.
+func (k *Keeper) compromisedOf(ctx context.Context, at seat) ([]string, error) {
+	const op = "keeper.Host"
+	rows, err := k.door.Query(ctx, selectCompromised, at.tenant, at.connection, at.purpose, mostTold)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []string
+	for rows.Next() {
+		var sum string
+		if err := rows.Scan(&sum); err != nil {
+			return nil, store.Fault(op, err)
+		}
+		all = append(all, sum)
+	}
+	return all, store.Fault(op, rows.Err())
 }
 
 // openHosts imports what lies there and gives each host a certificate.

@@ -12,6 +12,8 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -275,11 +277,24 @@ func TestImportRefuses(t *testing.T) {
 }
 
 // A host whose key was seen shows another certificate at once, and the old one
-// signs no more.
+// signs no more. Whoever asks for its certificate then learns of those before,
+// of which there may be sessions.
 func TestCompromisedHost(t *testing.T) {
 	r := newRig(t)
 	gate := r.remote(t)
+	var stolen []string
+	told := func(host string) []string {
+		t.Helper()
+		got, err := r.HostCertificate(t.Context(), someone(), act.Host{Context: act.Context{Region: "us", Purpose: "smtp-server", Trace: "t"}, Host: host})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Compromised
+	}
 	for range 2 {
+		if got := told(strings.ToUpper(mx)); !slices.Equal(got, stolen) {
+			t.Errorf("told of %q, want %q", got, stolen)
+		}
 		old := r.shownBy(t, mx)
 		all, err := gate.ListIdentities(t.Context(), "", mx)
 		if err != nil {
@@ -292,6 +307,7 @@ func TestCompromisedHost(t *testing.T) {
 		if got, err := gate.MoveIdentity(t.Context(), one, act.Compromised); err != nil || got.State != act.Compromised || got.Tenant != "" {
 			t.Fatalf("%+v %v", got, err)
 		}
+		stolen = append([]string{one.SHA256}, stolen...)
 		if next := r.shownBy(t, mx); next.Equal(old) {
 			t.Error("the same is shown")
 		}
@@ -303,6 +319,22 @@ func TestCompromisedHost(t *testing.T) {
 	}
 	if _, err := r.MoveIdentity(t.Context(), someone(), act.Move{Context: act.Context{Region: "us", Connection: "", Purpose: "smtp-server", Trace: "t"}, Identity: "x", To: act.Retired}); !fault.Is(err, fault.Missing) {
 		t.Errorf("%v", err)
+	}
+	// One that was only replaced is none of them.
+	all, err := gate.ListIdentities(t.Context(), "", mx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gate.MoveIdentity(t.Context(), all[len(all)-1], act.Retired); err != nil {
+		t.Fatal(err)
+	}
+	if got := told(mx); !slices.Equal(got, stolen) {
+		t.Errorf("told of %q, want %q", got, stolen)
+	}
+	for _, host := range r.c.Hosts {
+		if got := told(host); host != mx && len(got) > 0 {
+			t.Errorf("%s was told of %q", host, got)
+		}
 	}
 }
 

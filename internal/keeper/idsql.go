@@ -18,6 +18,8 @@ const (
 		WHERE tenant = $1 AND connection = $2 AND purpose = $3 ORDER BY epoch, id`
 	selectConnection store.KeeperSQL = `SELECT ` + identityColumns + ` FROM keeper_identity
 		WHERE tenant = $1 AND connection = $2 AND state <> 'retired' AND state <> 'compromised' ORDER BY purpose, epoch, id`
+	selectCompromised store.KeeperSQL = `SELECT sha256 FROM keeper_identity
+		WHERE tenant = $1 AND connection = $2 AND purpose = $3 AND state = 'compromised' AND sha256 <> '' ORDER BY changed_at DESC, id LIMIT $4`
 	selectEnded store.KeeperSQL = `SELECT ` + identityColumns + ` FROM keeper_identity
 		WHERE (state = 'retired' OR state = 'compromised') AND changed_at < $1 AND id > $2 AND length(handle) > 0 ORDER BY id LIMIT $3`
 	updateDestroyed store.KeeperSQL = `UPDATE keeper_identity SET handle = $1 WHERE id = $2`

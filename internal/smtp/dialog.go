@@ -36,7 +36,7 @@ const (
 )
 
 // dialog is one connection being served: its own goroutine runs serve, and
-// others may only call wake and abort.
+// others may only call wake, expire and abort.
 type dialog struct {
 	Conn
 	door   *door
@@ -65,9 +65,11 @@ type dialog struct {
 	until    time.Time     // when reading must have brought what is awaited
 	patience time.Duration // how long that was when it began
 
-	mu    sync.Mutex // guards phase against wake
-	phase phase
-	woken atomic.Bool
+	mu      sync.Mutex // guards phase against wake, and shown
+	phase   phase
+	shown   string // SHA-256 (hex) of the certificate that the handshake showed
+	woken   atomic.Bool
+	expired atomic.Bool // woken because that certificate is over
 
 	// The door's, under its lock.
 	chain         *chain
@@ -223,8 +225,11 @@ func (c *dialog) hangUp(err error) {
 }
 
 func (c *dialog) leaveText() string {
-	if c.server.stopping.Load() {
+	switch {
+	case c.server.stopping.Load():
 		return c.hostname() + " is going down"
+	case c.expired.Load():
+		return "the certificate of this session is not in use any more, connect again"
 	}
 	return "too many connections, and yours has been silent"
 }

@@ -19,6 +19,8 @@
 //   - whatever is pipelined behind STARTTLS in clear is thrown away (RFC 3207
 //     4.2, and CVE-2011-0411), by server and client;
 //   - a BDAT chunk is always consumed, whatever is replied to it;
+//   - a connection ends with the certificate that its handshake showed, and no
+//     TLS session is resumed without one;
 //   - memory per session is bounded, however long a line, a reply or a body,
 //     and a connection that waits holds no buffer.
 //

@@ -21,6 +21,7 @@ type door struct {
 }
 
 func newDoor(s *Server, l net.Listener, rules Listener) *door {
+	rules.TLS = noting(rules.TLS)
 	return &door{server: s, listener: l, rules: rules.orDefaults()}
 }
 

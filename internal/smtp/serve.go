@@ -23,6 +23,7 @@ type Server struct {
 	stopping atomic.Bool
 	mu       sync.Mutex
 	doors    map[*door]struct{}
+	ended    map[string]struct{} // SHA-256 of our certificates that no connection may go on with
 	dialogs  sync.WaitGroup
 	hands    hands
 }
@@ -39,6 +40,7 @@ func (s *Server) start() {
 		s.ctx, s.cancel = context.WithCancel(context.Background())
 		s.hands.waiting, s.hands.end = make(chan *dialog), s.ctx.Done()
 		s.doors = make(map[*door]struct{})
+		s.ended = make(map[string]struct{})
 		if s.Now == nil {
 			s.Now = time.Now
 		}

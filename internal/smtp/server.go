@@ -71,7 +71,9 @@ type Authenticator interface {
 type Listener struct {
 	Name     string
 	Hostname func(c *Conn) string // greeting and EHLO name
-	TLS      *tls.Config          // nil: no STARTTLS
+	// TLS is nil for no STARTTLS. No session is resumed, whatever it says
+	// (Server.EndShown).
+	TLS *tls.Config
 	// TLSReady is asked before a STARTTLS is taken; false is answered with 454,
 	// and the client may go on or come again. nil: always.
 	TLSReady     func(context.Context) bool

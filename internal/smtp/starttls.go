@@ -64,7 +64,7 @@ func (c *dialog) handshake() error {
 		return err
 	}
 	c.armed = time.Time{}
-	if err := conn.Handshake(); err != nil {
+	if err := conn.HandshakeContext(c.shaking()); err != nil {
 		return err
 	}
 	if err := c.socket.SetDeadline(time.Time{}); err != nil {
@@ -74,6 +74,7 @@ func (c *dialog) handshake() error {
 	c.in.use(conn)
 	state := conn.ConnectionState()
 	c.TLS = &state
+	c.lookShown()
 	return nil
 }
 

@@ -132,6 +132,10 @@ type Host struct {
 // Certificate is a chain, leaf first, DER.
 type Certificate struct {
 	Chain [][]byte `json:"chain"`
+	// Compromised, of a host name, are the SHA-256 (hex) of the certificates that
+	// it had and whose keys are somebody else's too, the last ones first: what was
+	// opened with them is to end.
+	Compromised []string `json:"compromised,omitempty"`
 }
 
 // Field is a header field: what follows the colon, without the last CRLF.

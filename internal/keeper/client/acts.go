@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
@@ -126,11 +127,17 @@ func (r *Remote) IssueIdentity(ctx context.Context, tenant, connection, purpose 
 	return ask[act.Identity](ctx, r, act.IssueIdentity, q)
 }
 
-// MoveIdentity brings an identity into another state.
+// MoveIdentity brings an identity into another state. One of our host names that
+// is compromised is shown at no handshake that begins afterwards.
 func (r *Remote) MoveIdentity(ctx context.Context, of act.Identity, to act.IdentityState) (act.Identity, error) {
-	return ask[act.Identity](ctx, r, act.MoveIdentity, act.Move{
+	got, err := ask[act.Identity](ctx, r, act.MoveIdentity, act.Move{
 		Context: r.about(ctx, of.Tenant, of.Connection, of.Purpose), Identity: of.ID, To: to,
 	})
+	if err == nil && of.Tenant == "" && to == act.Compromised {
+		r.forgetHost(strings.ToLower(of.Connection))
+		r.c.HostEnded(got.SHA256)
+	}
+	return got, err
 }
 
 // ListIdentities lists identities: of a tenant, of its connection, or, where

@@ -39,6 +39,9 @@ func (r *Remote) ServerCertificate(host string) (*tls.Certificate, error) {
 	ctx := context.Background() // the seam has none; ask bounds the time
 	got, err := ask[act.Certificate](ctx, r, act.HostCertificate, act.Host{Context: r.about(ctx, "", "", purposeServer), Host: host})
 	e = hostEntry{at: now, err: err}
+	for _, sum := range got.Compromised {
+		r.c.HostEnded(sum)
+	}
 	if err == nil {
 		e.cert, e.err = r.certificate(got, func(ctx context.Context, id string, scheme tls.SignatureScheme, p parts) (act.Signature, error) {
 			s, err := ask[act.Signature](ctx, r, act.HandshakeAsHost, act.HostHandshake{

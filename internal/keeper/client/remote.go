@@ -37,7 +37,13 @@ type RemoteConfig struct {
 	// Wake is called before each connection is made; nil does nothing. It
 	// starts a keeper that is started when it is needed.
 	Wake func(context.Context) error
-	Now  func() time.Time
+	// HostEnded is told the SHA-256 (hex) of each certificate of one of our host
+	// names that was compromised, as soon as it is known: with the move that was
+	// asked for here, and, whoever asked for it, with the next answer about that
+	// host's certificate. It is told the same ones again, and must not block; nil
+	// does nothing.
+	HostEnded func(sha256 string)
+	Now       func() time.Time
 }
 
 // Remote asks the keeper process. It fulfils Signers and Credentials. It is
@@ -74,6 +80,9 @@ func NewRemote(c RemoteConfig) (*Remote, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.HostEnded == nil {
+		c.HostEnded = func(string) {}
 	}
 	t := &http.Transport{
 		MaxIdleConns: c.Idle, MaxIdleConnsPerHost: c.Idle, IdleConnTimeout: time.Minute,
