@@ -1,6 +1,7 @@
 package test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -147,16 +148,19 @@ func newOperator(t *testing.T, k *keeperProcess, name string) string {
 	return file
 }
 
-// operatorKey makes a person's key: its file, and the line for the settings.
+// operatorKey makes a person's key: its file, and the key for the settings.
 func operatorKey(t testing.TB, name string) (file, line string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), name+".key")
-	out, err := exec.Command(binary(t), "operator", "new", name, "--out", file).Output()
+	out, err := exec.Command(binary(t), "operator", "new", name, "--out", file, "--json").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	line, _, _ = strings.Cut(string(out), "\n")
-	return file, line
+	var made struct{ Public string }
+	if err := json.Unmarshal(out, &made); err != nil || made.Public == "" {
+		t.Fatal(err, string(out))
+	}
+	return file, made.Public
 }
 
 func (k *keeperProcess) appendSettings(text string) {

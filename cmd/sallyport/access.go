@@ -54,6 +54,12 @@ func (c *credentialSet) Run(e *env) error {
 // secret reads a secret from where the flags say; it is never an argument,
 // for those stand in the process list.
 func (e *env) secret(stdin bool, file string) (string, error) {
+	return e.secretBy(stdin, file, "--file")
+}
+
+// secretBy is secret where the file is named by another flag.
+func (e *env) secretBy(stdin bool, file, flag string) (string, error) {
+	hint := "Give it with --stdin, or with " + flag + " FILE, a file that holds nothing else."
 	var raw []byte
 	var err error
 	switch {
@@ -62,14 +68,14 @@ func (e *env) secret(stdin bool, file string) (string, error) {
 	case file != "":
 		raw, err = os.ReadFile(file)
 	default:
-		return "", usage("no secret given", "Give it with --stdin or --file FILE.")
+		return "", usage("no secret given", hint)
 	}
 	if err != nil {
-		return "", err
+		return "", usage("cannot read the secret: "+err.Error(), hint)
 	}
 	s := strings.TrimRight(string(raw), "\r\n")
 	if s == "" {
-		return "", usage("the secret is empty", "Give it with --stdin or --file FILE.")
+		return "", usage("the secret is empty", hint)
 	}
 	return s, nil
 }

@@ -3,9 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/google/uuid"
 )
 
 type connectionCmd struct {
@@ -118,10 +121,13 @@ func (a adminToken) read(e *env) (string, error) {
 	if a.AdminTokenFile == "" && !a.Stdin {
 		return "", nil
 	}
-	return e.secret(a.Stdin, a.AdminTokenFile)
+	return e.secretBy(a.Stdin, a.AdminTokenFile, "--admin-token-file")
 }
 
 func (c *connectionAdd) Run(e *env) error {
+	if err := c.checkMicrosoft(); err != nil {
+		return err
+	}
 	hosts, err := parseHosts(c.Host, c.Port)
 	if err != nil {
 		return err
@@ -146,22 +152,99 @@ func (c *connectionAdd) Run(e *env) error {
 		}
 		in["ca"] = string(pem)
 	}
-	return show(e, "POST", at("/v1/tenants", c.Tenant)+"/connections", nil, in, func(v connectionView) string {
-		next := "next: sallyport connection test " + v.Tenant + " " + v.Name
-		if c.Auth != "none" {
-			next = "next: sallyport credential set " + v.Tenant + " " + v.Name + " --stdin"
+	raw, made, err := e.add(at("/v1/tenants", c.Tenant)+"/connections", in)
+	if err != nil {
+		return err
+	}
+	var v connectionView
+	if err := unmarshal(raw, &v); err != nil {
+		return err
+	}
+	if err := printAs(e, raw, func(connectionView) string { return c.text(v, made) }); err != nil {
+		return err
+	}
+	if v.Setup != nil && !v.Setup.OK {
+		return errReported
+	}
+	return nil
+}
+
+// checkMicrosoft finds what of the words for m365 is wrong by itself; the
+// gateway checks the rest.
+func (c *connectionAdd) checkMicrosoft() error {
+	if c.Kind != "m365" {
+		return nil
+	}
+	if c.EntraTenant == "" {
+		return usage("a connection of kind m365 names the customer's Entra tenant", "Give its id with --entra-tenant.")
+	}
+	for _, f := range []struct{ flag, id string }{{"entra-tenant", c.EntraTenant}, {"app-id", c.AppID}, {"app-object", c.AppObject}} {
+		if f.id == "" {
+			continue
 		}
-		if len(c.ClientCert) > 0 {
-			next += "\nA client's certificate proves nothing when it has ended or is not for clients (clientAuth): doctor says so once it was held."
+		if _, err := uuid.Parse(f.id); err != nil {
+			return usage("--"+f.flag+" "+f.id+" is not an id", "Give the GUID that the Entra admin centre shows.")
 		}
-		if v.TLS == "mutual" && v.Kind == "smtp" {
-			next = "next: have the partner accept our certificate: sallyport identity list --tenant " + v.Tenant + "\n" + next
+	}
+	for _, f := range []struct{ flag, address string }{{"graph", c.Graph}, {"login", c.Login}} {
+		if f.address == "" {
+			continue
 		}
-		if v.Setup != nil {
-			next = v.Setup.text() + next
+		if u, err := url.Parse(f.address); err != nil || u.Scheme != "https" || u.Host == "" {
+			return usage("--"+f.flag+" "+f.address+" is not an address", "Give it as https://host or https://host:port.")
 		}
-		return fmt.Sprintf("connection %s of %s added: %s to %s, TLS %s\n%s", v.Name, v.Tenant, v.Direction, v.to(), v.TLS, next)
-	})
+	}
+	return nil
+}
+
+// text says what was done and what comes next.
+func (c *connectionAdd) text(v connectionView, made bool) string {
+	switch {
+	case !made && v.Kind == "m365":
+		return fmt.Sprintf("connection %s of %s is there already; nothing was changed, and its set-up was not run: %s", v.Name, v.Tenant, c.setupLine(v))
+	case !made:
+		return fmt.Sprintf("connection %s of %s is there already; nothing was changed", v.Name, v.Tenant)
+	}
+	text := fmt.Sprintf("connection %s of %s added: %s to %s, TLS %s\n", v.Name, v.Tenant, v.Direction, v.to(), v.TLS)
+	if v.Setup != nil {
+		text += v.Setup.text()
+	}
+	return text + c.next(v)
+}
+
+// next is what to type when the connection is there.
+func (c *connectionAdd) next(v connectionView) string {
+	if v.Setup != nil && !v.Setup.OK {
+		return "The connection is there; its set-up failed.\nnext: repair what is FAILED above, then: " + c.setupLine(v)
+	}
+	next := "next: sallyport connection test " + v.Tenant + " " + v.Name
+	if c.Auth != "none" {
+		next = "next: sallyport credential set " + v.Tenant + " " + v.Name + " --stdin"
+	}
+	if len(c.ClientCert) > 0 {
+		next += "\nA client's certificate proves nothing when it has ended or is not for clients (clientAuth): doctor says so once it was held."
+	}
+	if v.TLS == "mutual" && v.Kind == "smtp" {
+		next = "next: have the partner accept our certificate: sallyport identity list --tenant " + v.Tenant + "\n" + next
+	}
+	return next
+}
+
+// setupLine is the command that runs the set-up with what was given here.
+func (c *connectionAdd) setupLine(v connectionView) string {
+	line := "sallyport connection setup " + v.Tenant + " " + v.Name
+	switch {
+	case c.PrintSetup:
+		return line + " --print"
+	case c.Stdin:
+		line += " --stdin"
+	case c.AdminTokenFile != "":
+		line += " --admin-token-file " + c.AdminTokenFile
+	}
+	if c.ForgetAdminToken {
+		line += " --forget-admin-token"
+	}
+	return line
 }
 
 // parseHosts reads host[:port[:priority[:weight]]]; an IPv6 address stands in

@@ -43,7 +43,10 @@ type domainAdd struct {
 
 func (c *domainAdd) Run(e *env) error {
 	in := map[string]any{"name": c.Domain, "recipients": c.Recipients, "plus_tags": c.PlusTags, "if_absent": c.IfAbsent}
-	return show(e, "POST", at("/v1/tenants", c.Tenant)+"/domains", nil, in, func(d domainView) string {
+	return showAdded(e, at("/v1/tenants", c.Tenant)+"/domains", in, func(d domainView, made bool) string {
+		if !made {
+			return fmt.Sprintf("domain %s is there already, of %s (recipients: %s); nothing was changed", d.Name, d.Tenant, d.Recipients)
+		}
 		text := fmt.Sprintf("domain %s added to %s (recipients: %s)", d.Name, d.Tenant, d.Recipients)
 		if d.Recipients == "none" {
 			text += "\nEvery address of it is accepted. With --recipients list or probe unknown ones are refused."
@@ -111,7 +114,10 @@ type directoryAdd struct {
 
 func (c *directoryAdd) Run(e *env) error {
 	in := map[string]any{"address": c.Address, "if_absent": c.IfAbsent}
-	return show(e, "POST", at("/v1/tenants", c.Tenant)+"/directory", nil, in, func(v entryView) string {
+	return showAdded(e, at("/v1/tenants", c.Tenant)+"/directory", in, func(v entryView, made bool) string {
+		if !made {
+			return v.Address + " is listed already; nothing was changed"
+		}
 		return v.Address + " added"
 	})
 }

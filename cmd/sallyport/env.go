@@ -105,6 +105,26 @@ func printAs[T any](e *env, raw json.RawMessage, text func(T) string) error {
 	return nil
 }
 
+// add does a POST that adds something. made is false when the same was there
+// already and --if-absent let that pass.
+func (e *env) add(path string, in any) (raw json.RawMessage, made bool, err error) {
+	c, err := e.client()
+	if err != nil {
+		return nil, false, err
+	}
+	made, err = c.Add(e.ctx, path, in, &raw)
+	return raw, made, err
+}
+
+// showAdded is show for what add adds: text is told whether it is new.
+func showAdded[T any](e *env, path string, in any, text func(v T, made bool) string) error {
+	raw, made, err := e.add(path, in)
+	if err != nil {
+		return err
+	}
+	return printAs(e, raw, func(v T) string { return text(v, made) })
+}
+
 // list prints a listing: one JSON array of all pages, or a table.
 func list[T any](e *env, path string, query url.Values, head []string, row func(T) []string) error {
 	return listUpTo(e, path, query, 0, head, row)
@@ -194,6 +214,9 @@ func (e *env) fail(err error) int {
 	if !errors.As(err, &p) {
 		p = &client.Problem{Type: "urn:sallyport:problem:" + fault.KindOf(err).String(), Title: http.StatusText(statusOf(err)), Status: statusOf(err),
 			Detail: fault.Sentence(err), Hint: fault.HintOf(err)}
+	}
+	if p.Status == http.StatusUnauthorized { // the API's hint is for who writes requests
+		p.Hint = "Give a token that this gateway knows: --token-file FILE, or SALLYPORT_TOKEN; otherwise " + tokenName + " of the folder of --data is used."
 	}
 	if e.flags.JSON {
 		enc := json.NewEncoder(e.stderr)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/api"
+	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/tenant"
 )
@@ -101,6 +102,7 @@ func (g *gateway) checks() []api.Check {
 		{Name: "certificates", Run: g.checkCertificates},
 		{Name: "client certificates", Run: g.checkClients},
 		{Name: "routes", Run: g.checkRoutes},
+		{Name: "connections", Run: g.checkConnections},
 		{Name: "recipients", Run: g.checkRecipients},
 		{Name: "destinations", Run: g.checkDestinations},
 		{Name: "stop switches", Run: g.checkStops},
@@ -198,6 +200,30 @@ func (g *gateway) checkRoutes(context.Context) (bool, string, string) {
 	return true, "every domain has one", ""
 }
 
+func (g *gateway) checkConnections(context.Context) (bool, string, string) {
+	return failing(g.connections.List(""))
+}
+
+// failing says which connections in use did not work when they were last tried.
+func failing(all []connection.Connection) (bool, string, string) {
+	var bad []string
+	for _, c := range all {
+		if c.State != connection.Enabled || c.Health.OK == nil || *c.Health.OK {
+			continue
+		}
+		why := "no reason is known"
+		if c.Health.Reason != nil {
+			why = *c.Health.Reason
+		}
+		bad = append(bad, c.Name+" of "+c.Tenant+": "+why)
+	}
+	if len(bad) > 0 {
+		return false, "failing: " + strings.Join(bad[:min(few, len(bad))], "; ") + andMore(len(bad)),
+			"Have each tried, which says what is wrong at which step and what to do: sallyport connection test TENANT NAME"
+	}
+	return true, "none that was tried is failing", ""
+}
+
 func (g *gateway) checkRecipients(context.Context) (bool, string, string) {
 	var open, all []string
 	g.eachTenant(func(t tenant.Tenant) {
@@ -265,9 +291,16 @@ func (g *gateway) checkAPI(context.Context) (bool, string, string) {
 
 // some lists the first few of many.
 func some(all []string) string {
-	const few = 5
-	if len(all) <= few {
-		return strings.Join(all, ", ")
+	return strings.Join(all[:min(few, len(all))], ", ") + andMore(len(all))
+}
+
+// few is how many of a kind a line of doctor names.
+const few = 5
+
+// andMore counts those of n that are not named.
+func andMore(n int) string {
+	if n <= few {
+		return ""
 	}
-	return strings.Join(all[:few], ", ") + " and " + plural(len(all)-few)
+	return " and " + plural(n-few)
 }

@@ -65,13 +65,13 @@ func (c *identityShow) Run(e *env) error {
 }
 
 func (v identityView) text() string {
-	renew := "-"
+	renewal := "-"
 	if v.RenewAt != nil {
-		renew = v.RenewAt.UTC().Format(time.RFC3339)
+		renewal = "due " + when(v.RenewAt)
 	}
-	text := fmt.Sprintf("%s of %s, connection %s\npurpose  %s\nname     %s (epoch %d)\nstate    %s\nvalid    %s to %s\nrenewed  %s\nsha256   %s (as Postfix and OpenSSL write it)\nissuer   %s, key in %s",
+	text := fmt.Sprintf("%s of %s, connection %s\npurpose  %s\nname     %s (epoch %d)\nstate    %s\nvalid    %s to %s\nrenewal  %s\nsha256   %s (as Postfix and OpenSSL write it)\nissuer   %s, key in %s",
 		v.ID, dash(v.Tenant), v.Connection, v.Purpose, v.Name, v.Epoch, v.State, when(v.NotBefore), when(v.NotAfter),
-		renew, dash(v.Fingerprint), v.Issuer, v.Driver)
+		renewal, dash(v.Fingerprint), v.Issuer, v.Driver)
 	if v.Apart {
 		text += ", under the KEK of standbys"
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/mail"
 )
 
 type initCmd struct {
@@ -29,6 +30,9 @@ func (c *initCmd) Run(e *env) error {
 	dir := e.flags.Data
 	if err := emptyDir(dir); err != nil {
 		return err
+	}
+	if _, err := mail.ParseDomain(strings.TrimSuffix(c.BaseDomain, ".")); err != nil {
+		return usage(fmt.Sprintf("--base-domain %q is not a domain name", c.BaseDomain), "Give one that is yours, such as gw.example.net: our host names are below it.")
 	}
 	cfg := c.config(listenAPI(e.flags.API))
 	if err := cfg.check("the settings given"); err != nil {

@@ -54,12 +54,12 @@ func (c *keeperRunCmd) Run(e *env) error {
 	}
 	unlock, err := lockKeeper(ctx, dir, wait)
 	if err != nil {
-		return err
+		return notBegun(ctx, log, err)
 	}
 	defer unlock()
 	k, err := startKeeper(ctx, dir, cfg, log)
 	if err != nil {
-		return err
+		return notBegun(ctx, log, err)
 	}
 	log.Info("keeping", "version", version, "region", cfg.Region, "socket", cfg.Socket)
 	if c.Child {
@@ -72,6 +72,16 @@ func (c *keeperRunCmd) Run(e *env) error {
 		log.Error("stopping", "error", err)
 	}
 	return errors.Join(err, k.stop())
+}
+
+// notBegun is why a keeper did not start. Being told to stop meanwhile is no
+// failure: a serve that cannot listen has an error of its own to show.
+func notBegun(ctx context.Context, log *slog.Logger, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	log.Info("told to stop before it had started", "error", err)
+	return nil
 }
 
 // childReady is the line by which a child says that it may be asked.

@@ -128,7 +128,7 @@ type acmeDNSConfig struct {
 
 type operatorConfig struct {
 	Name string `toml:"name"`
-	Key  string `toml:"key" comment:"The line that sallyport operator new printed."`
+	Key  string `toml:"key" comment:"As sallyport operator new printed it."`
 }
 
 type witnessConfig struct {

@@ -7,8 +7,8 @@ import (
 )
 
 type operatorCmd struct {
-	New  operatorNew  `cmd:"" help:"Make a key for a person who signs orders; prints the line for the keeper's settings."`
-	Show operatorShow `cmd:"" help:"Print that line again, from the key's file."`
+	New  operatorNew  `cmd:"" help:"Make a key for a person who signs orders; prints its lines for the keeper's settings."`
+	Show operatorShow `cmd:"" help:"Print those lines again, from the key's file."`
 }
 
 type operatorNew struct {
@@ -36,8 +36,10 @@ func (c *operatorShow) Run(e *env) error {
 	return e.showPublic(k.Public(), c.File)
 }
 
-// showPublic prints what may be known of a key, and nothing else of it.
+// showPublic prints what may be known of a key, and nothing else of it: as a
+// block of the keeper's settings, so that all of it can be pasted there.
 func (e *env) showPublic(p operator.Public, file string) error {
-	return e.done(fmt.Sprintf("%s\nThis line is the key of an [[operator]] in keeper.toml, with its name %q beside it. The key that signs is in %s; its id is %s.", p, p.Name, file, p.ID()),
+	return e.done(fmt.Sprintf("[[operator]]\nname = %q\nkey = %q\n\n# These lines go into %s of the keepers that are to know %s.\n# The key that signs is in %s; its id is %s.",
+		p.Name, p.String(), keeperConfigName, p.Name, file, p.ID()),
 		map[string]any{"name": p.Name, "id": p.ID(), "public": p.String(), "file": file})
 }

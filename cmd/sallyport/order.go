@@ -51,6 +51,9 @@ func (c *orderMake) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	if err := checkUntil(c.Act, parameters, time.Now()); err != nil {
+		return err
+	}
 	o := operator.New(c.Act, c.Region, c.Subject, parameters, time.Now().Add(c.For))
 	if _, err := operator.Need(o); err != nil {
 		return err
@@ -67,6 +70,26 @@ func (c *orderMake) Run(e *env) error {
 		return err
 	}
 	return e.showOrder(raw, c.Out)
+}
+
+// checkUntil refuses a campaign that no keeper would open: people would sign it
+// in vain.
+func checkUntil(ordered string, parameters map[string]string, now time.Time) error {
+	text, given := parameters["until"]
+	if ordered != operator.OpenCampaign || !given {
+		return nil
+	}
+	hint := "Give a time within a day, in UTC: --set until=" + now.Add(2*time.Hour).UTC().Format(time.RFC3339) + "."
+	until, err := time.Parse(time.RFC3339, text)
+	switch {
+	case err != nil:
+		return usage("until="+text+" is not a time", hint)
+	case !until.After(now):
+		return usage("until="+text+" is over", hint)
+	case until.Sub(now) > orderLife:
+		return usage("until="+text+" is more than a day away", hint)
+	}
+	return nil
 }
 
 // parameters are those of the command line and those from files.

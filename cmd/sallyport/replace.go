@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -106,11 +107,42 @@ func (e *env) rest(d time.Duration) {
 	}
 }
 
+// sayAgain is when a reason that lasts is said again.
+const sayAgain = time.Minute
+
+// saying is the reason for waiting that was said last.
+type saying struct {
+	key string
+	at  time.Time
+}
+
+// due reports whether what a change waits for is to be said, and takes it as
+// said: when its state or its reason is another, or a while has passed.
+func (s *saying) due(v replacementView, now time.Time) bool {
+	if v.Waiting == nil {
+		return false
+	}
+	first, _, _ := strings.Cut(*v.Waiting, "\n")
+	key := v.State + " " + ofOneTry.ReplaceAllString(first, "")
+	if key == s.key && now.Sub(s.at) < sayAgain {
+		return false
+	}
+	*s = saying{key, now}
+	return true
+}
+
+// ofOneTry is what differs between two replies of the same meaning: Exchange
+// Online's "[host time id]", and the ids and times of Entra and Graph.
+var ofOneTry = regexp.MustCompile(`\[[^\]]*\d{4}-\d\d-\d\dT[^\]]*\]|` +
+	`[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|` +
+	`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?`)
+
 // wait follows a change to its end, saying on standard error what it waits for.
 // It exits 1 when the change has not come to what was asked for.
 func (v replacementView) wait(e *env) error {
 	path := at("/v1/tenants", v.Tenant, "connections", v.Connection) + "/replace"
-	said, id, undo := "", v.ID, v.State == "undoing"
+	id, undo := v.ID, v.State == "undoing"
+	var said saying
 	away := time.Time{}
 	var raw json.RawMessage
 	for {
@@ -130,9 +162,8 @@ func (v replacementView) wait(e *env) error {
 		if err := unmarshal(raw, &v); err != nil {
 			return err
 		}
-		if v.Waiting != nil && *v.Waiting != said {
-			said = *v.Waiting
-			fmt.Fprintln(e.stderr, said)
+		if said.due(v, time.Now()) {
+			fmt.Fprintln(e.stderr, *v.Waiting)
 			if v.Fix != nil {
 				fmt.Fprintln(e.stderr, *v.Fix)
 			}

@@ -80,14 +80,23 @@ func simFolder(dir string) error {
 func (c *m365ServeCmd) serve(e *env, s *sim.Sim) error {
 	mailSide, err := smtp.Listen(e.ctx, "tcp", c.ListenSMTP)
 	if err != nil {
-		return fault.Wrap(fault.Conflict, "listen", err)
+		return cannotListen("listen-smtp", c.ListenSMTP, err)
 	}
 	webSide, err := net.Listen("tcp", c.ListenHTTP)
 	if err != nil {
 		mailSide.Close()
-		return fault.Wrap(fault.Conflict, "listen", err)
+		return cannotListen("listen-http", c.ListenHTTP, err)
 	}
 	return s.Serve(mailSide, webSide)
+}
+
+// cannotListen tells an address that is none from one that is taken.
+func cannotListen(flag, address string, err error) error {
+	if _, _, split := net.SplitHostPort(address); split != nil {
+		return usage("--"+flag+" "+address+" is not host:port", "Give it as 127.0.0.1:2610, or as 127.0.0.1:0 for any free port.")
+	}
+	return fault.New(fault.Conflict, "", "cannot listen on "+address+": "+err.Error()).
+		WithHint("Stop what uses the port, or give another with --" + flag + ".")
 }
 
 // announce says what there is and what to type next.

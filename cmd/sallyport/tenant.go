@@ -43,7 +43,10 @@ type tenantAdd struct {
 
 func (c *tenantAdd) Run(e *env) error {
 	in := map[string]any{"name": c.Name, "region": c.Region, "if_absent": c.IfAbsent}
-	return show(e, "POST", "/v1/tenants", nil, in, func(t tenantView) string {
+	return showAdded(e, "/v1/tenants", in, func(t tenantView, made bool) string {
+		if !made {
+			return fmt.Sprintf("tenant %s is there already, in region %s; nothing was changed", t.Name, t.Region)
+		}
 		return fmt.Sprintf("tenant %s added in region %s\nnext: sallyport domain add %s DOMAIN", t.Name, t.Region, t.Name)
 	})
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -168,11 +169,28 @@ func (s *server) addConnection(ctx context.Context, in *newConnection) (*made[Co
 		}
 		return &made[Connection]{http.StatusCreated, v}, nil
 	}
+	if c.Name != "" {
+		return nil, notSetUp(c, err)
+	}
 	have, ok := s.Connections.Get(name, asked.Name)
 	if ok && in.Body.IfAbsent && fault.Is(err, fault.Conflict) && connection.Identical(asked, have) {
 		return &made[Connection]{http.StatusOK, shownConnection(have)}, nil
 	}
 	return nil, err
+}
+
+// notSetUp is why the customer's side of a connection that was added could not
+// be looked at.
+func notSetUp(c connection.Connection, err error) error {
+	kind := fault.KindOf(err)
+	if kind == fault.Internal && errors.Is(err, context.DeadlineExceeded) {
+		kind = fault.Later
+	}
+	hint := "When that is repaired: sallyport connection setup " + c.Tenant + " " + c.Name + "."
+	if more := fault.HintOf(err); more != "" {
+		hint = more + " " + hint
+	}
+	return fault.New(kind, "api.addConnection", "connection "+c.Name+" was added, and its set-up failed: "+fault.Sentence(err)).WithHint(hint)
 }
 
 // mayClaim leaves to the operator what attributes outbound mail without a

@@ -36,18 +36,30 @@ type Client struct {
 // thrown away). A POST carries an Idempotency-Key and is tried again once when
 // the connection broke.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	_, err := c.do(ctx, method, path, query, in, out)
+	return err
+}
+
+// Add is Do for a POST that adds something. made is false when the same was
+// there already, which the API answers with 200 in the place of 201.
+func (c *Client) Add(ctx context.Context, path string, in, out any) (made bool, err error) {
+	status, err := c.do(ctx, http.MethodPost, path, nil, in, out)
+	return status == http.StatusCreated, err
+}
+
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) (status int, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	body, err := encode(in)
 	if err != nil {
-		return fault.Wrap(fault.Invalid, "client.Do", err)
+		return 0, fault.Wrap(fault.Invalid, "client.Do", err)
 	}
 	resp, err := c.send(ctx, method, path, query, body)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer resp.Body.Close()
-	return decode(resp, out)
+	return resp.StatusCode, decode(resp, out)
 }
 
 // bounded gives a call without a deadline one.

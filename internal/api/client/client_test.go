@@ -79,6 +79,22 @@ func TestDo(t *testing.T) {
 	}
 }
 
+// TestAdd tells what was made from what was there.
+func TestAdd(t *testing.T) {
+	g := newGateway(t, nil)
+	in := map[string]any{"name": "acme", "region": "us", "if_absent": true}
+	for _, want := range []bool{true, false} {
+		var there tenant.Tenant
+		if made, err := g.client.Add(t.Context(), "/v1/tenants", in, &there); err != nil || made != want || there.Name != "acme" {
+			t.Errorf("made %v, want %v: %+v %v", made, want, there, err)
+		}
+	}
+	in["region"] = "mars"
+	if made, err := g.client.Add(t.Context(), "/v1/tenants", in, nil); made || err == nil {
+		t.Errorf("made %v: %v", made, err)
+	}
+}
+
 // TestProblem finds each failure as a Problem and as a fault.
 func TestProblem(t *testing.T) {
 	g := newGateway(t, nil)
