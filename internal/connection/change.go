@@ -143,7 +143,7 @@ func (c *choice) checkFree(op string, e *entry, what string) error {
 // encode is the spec as it is stored.
 func (e *entry) encode() (string, error) {
 	c := e.Connection
-	c.Health = Health{}
+	c.Health, c.Found = Health{}, e.foundConnector()
 	b, err := json.Marshal(c)
 	return string(b), err
 }
@@ -267,8 +267,12 @@ func Identical(a, b Connection) bool {
 	if x.Kind == KindM365 && a.AppID == "" {
 		x.AppID, x.AppObject = y.AppID, y.AppObject
 	}
+	if x.Kind == KindM365 && a.Connector == "" {
+		x.Connector = y.Connector
+	}
 	for _, e := range []*entry{x, y} {
 		e.State, e.CreatedAt = "", a.CreatedAt
+		e.found.Store(nil)
 	}
 	one, errX := x.encode()
 	two, errY := y.encode()

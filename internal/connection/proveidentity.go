@@ -40,7 +40,7 @@ func (p *proof) proveIdentity(ctx context.Context) {
 	}
 	p.certificate(*mail)
 	if p.e.Kind == KindM365 {
-		p.customer(ctx, &microsoft{e: p.e, k: k, now: p.r.c.Now, http: p.r.web(p.e)}, all)
+		p.customer(ctx, p.r.microsoftOf(p.e, k), all)
 	}
 }
 
@@ -125,7 +125,7 @@ func (p *proof) connector(ctx context.Context, g *grant, all []act.Identity) {
 	setup := "Run sallyport connection setup " + p.e.Tenant + " " + p.e.Name + ", or have the administrator run:\n"
 	switch at := admittedBy(names, want); {
 	case at == "" && first == nil:
-		p.step("connector", begin, "the tenant has no inbound connector for this gateway, expected one for "+want, setup+script(p.e, want))
+		p.step("connector", begin, "the tenant has no inbound connector for this gateway, expected one for "+want, setup+makeScript(p.e, want))
 		return
 	case at == "":
 		p.step("connector", begin, "the connector "+first.Name+" still names "+first.TlsSenderCertificateName+", expected "+want,
