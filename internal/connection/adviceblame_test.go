@@ -169,3 +169,37 @@ func TestNobodyIsToActTwice(t *testing.T) {
 		t.Errorf("%+v", done)
 	}
 }
+
+// TestProofWhileCompromiseWaits: a test says that the connection has no identity
+// because a compromise waits, and where that says for what; no undo is offered
+// as if it were a replacement.
+func TestProofWhileCompromiseWaits(t *testing.T) {
+	g := newGuest(t)
+	g.knows.Store(false)
+	_, err := g.Compromise(t.Context(), "token:1", "acme", g.only(t, "active").ID)
+	must(t, err)
+	report, err := g.Test(t.Context(), "acme", "mailbox", mail.Address{})
+	must(t, err)
+	if got := steps(report); got != "resolve connect tls! certificate!" {
+		t.Errorf("%s: %+v", got, report.Steps)
+	}
+	for _, s := range report.Steps[2:] {
+		if !strings.Contains(s.Fix, "A compromise waits") || !strings.Contains(s.Fix, "sallyport connection replace acme mailbox --status") {
+			t.Errorf("%s: %s", s.Name, s.Fix)
+		}
+	}
+	_, err = g.UndoReplacement(t.Context(), "token:1", "acme", "mailbox")
+	if !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "answers a compromise") || !strings.Contains(fault.HintOf(err), "replace acme mailbox --status") {
+		t.Errorf("undone: %v, %s", err, fault.HintOf(err))
+	}
+	g.knows.Store(true)
+	if p := g.stuck(t); p.State != connection.Done {
+		t.Errorf("%+v", p)
+	}
+	must(t, g.keeper.ReleaseConnection(t.Context(), "acme", "mailbox"))
+	report, err = g.Test(t.Context(), "acme", "mailbox", mail.Address{})
+	must(t, err)
+	if last := report.Steps[len(report.Steps)-1]; last.OK || strings.Contains(last.Fix, "setup") {
+		t.Errorf("a connection of kind smtp is to be set up: %+v", last)
+	}
+}

@@ -289,7 +289,11 @@ func (p *proof) tls(ctx context.Context, c Candidate, peer *smtp.Client, err err
 		}
 	}
 	if err != nil {
-		p.step("tls", begin, fault.Sentence(err), fixTLS(err, p.e, c.Host))
+		fix := ""
+		if p.e.TLS == TLSMutual && fault.Is(err, fault.Missing) {
+			fix = p.r.fixNoIdentity(ctx, p.e)
+		}
+		p.step("tls", begin, fault.Sentence(err), orText(fix, fixTLS(err, p.e, c.Host)))
 		return false
 	}
 	detail := describeTLS(c, peer.TLSState())

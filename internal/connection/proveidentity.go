@@ -35,13 +35,31 @@ func (p *proof) proveIdentity(ctx context.Context) {
 	}
 	mail := active(all, PurposeClient)
 	if mail == nil {
-		p.step("certificate", begin, "the connection has no active identity", "Give it one: sallyport connection setup "+p.e.Tenant+" "+p.e.Name+".")
+		p.step("certificate", begin, "the connection has no active identity", p.r.fixNoIdentity(ctx, p.e))
 		return
 	}
 	p.certificate(*mail)
 	if p.e.Kind == KindM365 {
 		p.customer(ctx, p.r.microsoftOf(p.e, k), all)
 	}
+}
+
+// fixNoIdentity is what to do about a connection that has no identity to show
+// now: nothing, where a change that is under way gives it one.
+func (r *Registry) fixNoIdentity(ctx context.Context, e *entry) string {
+	if r.c.Keepers == nil {
+		return "This connection has no identity yet: put its certificate and key where custody looks for them, or give --tls verified."
+	}
+	status := "sallyport connection replace " + e.Tenant + " " + e.Name + " --status"
+	switch p, err := r.underWay(ctx, e.Tenant, e.Name); {
+	case err == nil && p != nil && p.Kind == KindCompromise:
+		return "A compromise waits, and mail with it. For what, and who has to do what: " + status + "."
+	case err == nil && p != nil:
+		return "A change of its identities waits. For what: " + status + "."
+	case e.Kind == KindM365:
+		return "Give it one: sallyport connection setup " + e.Tenant + " " + e.Name + "."
+	}
+	return "It is given one by itself. What has become of that: sallyport identity list --tenant " + e.Tenant + ", and the log of the keeper."
 }
 
 // certificate says what we show, and what it is good for.

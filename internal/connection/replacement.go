@@ -125,7 +125,7 @@ func (r *Registry) start(ctx context.Context, a tenant.Actor, e *entry, kind str
 		i := active(all, purpose)
 		if i == nil {
 			return nil, fault.New(fault.Conflict, "connection.Replace", "connection "+e.Name+" has no active identity for "+purpose).
-				WithHint("Give it one first: sallyport connection setup " + e.Tenant + " " + e.Name + ".")
+				WithHint(r.fixNoIdentity(ctx, e))
 		}
 		p.add(*i)
 	}
@@ -171,7 +171,8 @@ func (r *Registry) UndoReplacement(ctx context.Context, a tenant.Actor, tenant, 
 	case p.State == Undoing:
 		return *p, nil
 	case p.Kind == KindCompromise:
-		return Replacement{}, mayNotMove(op, Repointed, onUndo)
+		return Replacement{}, fault.New(fault.Conflict, op, "the change of connection "+name+" answers a compromise, which does not undo: the identity before is refused for good").
+			WithHint("Let it go on. What it waits for: sallyport connection replace " + tenant + " " + name + " --status.")
 	}
 	if err := r.advance(ctx, p, onUndo); err != nil {
 		return Replacement{}, wrap(op, err)
