@@ -1,12 +1,16 @@
 package connection_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/exchange/admin"
+	"github.com/sallyport-mail/sallyport/internal/mail"
+	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
 
 // connectOnce is connect with a token that is forgotten after it.
@@ -61,5 +65,61 @@ func TestCommandsNameTheConnector(t *testing.T) {
 	must(t, err)
 	if !strings.Contains(s.Script, "Set-InboundConnector -Identity "+quoted) || strings.Contains(fmt.Sprint(s.Script, p), "Inbound from Sallyport") {
 		t.Errorf("the script is\n%s", s.Script)
+	}
+}
+
+// TestEachStepHasItsOwnTime: a slow step of a test is not counted to the ones
+// around it.
+func TestEachStepHasItsOwnTime(t *testing.T) {
+	w := newTLSWorld(t)
+	slow := map[string]time.Duration{"connect": 40 * time.Millisecond, "tls": 60 * time.Millisecond, "recipient": 80 * time.Millisecond, "message": 100 * time.Millisecond}
+	be := func(step string) *mail.Reply { time.Sleep(slow[step]); return nil }
+	s := testpeer.StartSink(t, testpeer.SinkRules{
+		TLS:     &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { be("tls"); return &w.good.TLS, nil }},
+		Connect: func(int) *mail.Reply { return be("connect") },
+		Rcpt:    func(mail.Recipient) *mail.Reply { return be("recipient") },
+		Dot:     func(testpeer.Received) *mail.Reply { return be("message") },
+	})
+	began := time.Now()
+	r := w.prove(t, s.Addr, connection.Connection{TLS: "verified", CA: string(w.ca.PEM)}, mail.Address{})
+	total, sum := time.Since(began), int64(0)
+	for _, s := range r.Steps {
+		if s.MS < slow[s.Name].Milliseconds() {
+			t.Errorf("%s took %d ms, and at least %v is its own", s.Name, s.MS, slow[s.Name])
+		}
+		sum += s.MS
+	}
+	if steps(r) != "resolve connect tls recipient message" || sum > total.Milliseconds() {
+		t.Errorf("%s took %d ms of %v", steps(r), sum, total)
+	}
+}
+
+// TestNamesOfAnApplicationsChange: a change of the application's key alone says
+// from what to what, and of which epochs.
+func TestNamesOfAnApplicationsChange(t *testing.T) {
+	c := newCloud(t, nil)
+	c.connect(t)
+	old := c.identities(t)
+	p, err := c.Compromise(t.Context(), "token:1", "acme", old["entra-app"].ID)
+	must(t, err)
+	now := c.identities(t)
+	if p.From != old["entra-app"].Name || p.To != now["entra-app"].Name || p.From == p.To {
+		t.Errorf("from %s to %s, it was %s and is %s", p.From, p.To, old["entra-app"].Name, now["entra-app"].Name)
+	}
+	if len(p.Identities) != 1 || p.Identities[0].Epoch != 1 || p.Identities[0].ToEpoch != 2 {
+		t.Errorf("%+v", p.Identities)
+	}
+	c.goTo(t, connection.KindReplace, connection.Switched)
+	_, err = c.UndoReplacement(t.Context(), "token:1", "acme", "mailbox")
+	must(t, err)
+	p, err = c.Compromise(t.Context(), "token:1", "acme", now["entra-app"].ID) // takes the undo over
+	must(t, err)
+	if !strings.HasPrefix(p.From, "e2.") || p.To != old["smtp-client"].Name {
+		t.Errorf("taken over, from %s to %s", p.From, p.To)
+	}
+	for _, pair := range p.Identities {
+		if !strings.HasPrefix(pair.FromName, fmt.Sprintf("e%d.", pair.Epoch)) || !strings.HasPrefix(pair.ToName, fmt.Sprintf("e%d.", pair.ToEpoch)) {
+			t.Errorf("epochs of %+v", pair)
+		}
 	}
 }

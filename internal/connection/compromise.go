@@ -59,7 +59,6 @@ func standing(i act.Identity) Replacement {
 	p := Replacement{Tenant: i.Tenant, Connection: i.Connection, Kind: KindCompromise, State: Done, Identities: []Pair{},
 		Steps: []ReplacementStep{}, Notes: []string{}, Refused: -1, DelayedMax: -1}
 	p.add(i)
-	p.From = i.Name
 	return p
 }
 
@@ -151,7 +150,7 @@ func (p *Replacement) takeOver(open *Replacement) {
 		}
 		if mine := p.pair(pair.Purpose); mine != nil {
 			if pair.To != mine.From {
-				mine.To = pair.To
+				mine.To, mine.ToSHA, mine.ToName, mine.ToEpoch = pair.To, pair.ToSHA, pair.ToName, pair.ToEpoch
 			}
 			continue
 		}
@@ -160,16 +159,17 @@ func (p *Replacement) takeOver(open *Replacement) {
 			continue // nothing had begun
 		}
 		pair.Taken = !answers
-		if pair.Purpose == PurposeClient {
-			p.From = pair.FromName
-		}
 		p.Identities = append(p.Identities, pair)
 	}
+	p.nameIt()
 }
 
 // back is the way from the new identity to the one before.
 func (p Pair) back() Pair {
 	p.From, p.FromSHA, p.FromName, p.To, p.ToSHA, p.ToName = p.To, p.ToSHA, p.ToName, p.From, p.FromSHA, p.FromName
+	if p.ToEpoch != 0 {
+		p.Epoch, p.ToEpoch = p.ToEpoch, p.Epoch
+	}
 	return p
 }
 

@@ -105,6 +105,28 @@ func (p *proof) step(name string, begin time.Time, detail, fix string) {
 	p.report.note(name, begin, detail, fix)
 }
 
+// until is step for one that was over before now.
+func (p *proof) until(name string, begin, end time.Time, detail string) {
+	p.report.note(name, begin, detail, "")
+	p.report.Steps[len(p.report.Steps)-1].MS = end.Sub(begin).Milliseconds()
+}
+
+// greeted notes when its peer first said something: what was waited for until
+// then is the connection, and what comes after it TLS.
+type greeted struct {
+	net.Conn
+	at time.Time
+}
+
+// Read is of net.Conn.
+func (g *greeted) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	if g.at.IsZero() {
+		g.at = time.Now()
+	}
+	return n, err
+}
+
 // health is what the report says of the connection.
 func (p *proof) health(now time.Time) Health {
 	h := Health{OK: &p.report.OK, CheckedAt: &now}
@@ -218,22 +240,25 @@ func (p *proof) host(ctx context.Context, h hostWays) {
 // the message when none was sent yet.
 func (p *proof) speak(ctx context.Context, c Candidate, socket net.Conn, begin time.Time) {
 	c.Target.Config = p.watched(c.Target.Config)
-	connected, opened, us := begin, time.Now(), ourSide(c, socket)
+	connected, us := begin, ourSide(c, socket)
+	heard := &greeted{Conn: socket}
 	peer, err := reach(ctx, c, func(ctx context.Context, t smtp.Target) (*smtp.Client, error) {
 		if socket == nil { // the second connection, in clear
 			return smtp.Dial(ctx, t)
 		}
-		conn := socket
 		socket = nil
-		return smtp.NewClient(ctx, conn, t)
+		return smtp.NewClient(ctx, heard, t)
 	})
 	var d *smtp.DialError
 	if errors.As(err, &d) && !p.isTLSFailure(d) {
 		p.step("connect", connected, c.Target.Address+" ("+us+"): "+err.Error(), fixGreeting(d, us))
 		return
 	}
-	p.step("connect", connected, c.Target.Address+" answers us ("+us+")", "")
-	if p.e.TLS != TLSNone && !p.tls(ctx, c, peer, err, opened) {
+	if heard.at.IsZero() {
+		heard.at = time.Now()
+	}
+	p.until("connect", connected, heard.at, c.Target.Address+" answers us ("+us+")")
+	if p.e.TLS != TLSNone && !p.tls(ctx, c, peer, err, heard.at) {
 		return
 	}
 	if err != nil {
@@ -330,7 +355,14 @@ func (p *proof) send(ctx context.Context, peer *smtp.Client) {
 	begin := time.Now()
 	body := p.message()
 	env := mail.Envelope{To: []mail.Recipient{{Address: p.rcpt}}}
-	res, err := peer.Send(ctx, env, smtp.Content{Bytes: body, Size: int64(len(body))}, nil)
+	var taken time.Time // the recipient, and the word to send
+	res, err := peer.Send(ctx, env, smtp.Content{Bytes: body, Size: int64(len(body))}, func(context.Context) error {
+		taken = time.Now()
+		return nil
+	})
+	if taken.IsZero() {
+		taken = time.Now()
+	}
 	rcpt := p.rcpt.String()
 	switch {
 	case res.Mail.Code == 0 || len(res.Rcpt) == 0 && res.Mail.Positive():
@@ -340,8 +372,8 @@ func (p *proof) send(ctx context.Context, peer *smtp.Client) {
 	case !res.Rcpt[0].Positive():
 		p.step("recipient", begin, rcpt+": "+res.Rcpt[0].String(), fixRecipient(res.Rcpt[0], p.rcpt, p.e))
 	default:
-		p.step("recipient", begin, rcpt+": "+res.Rcpt[0].String(), "")
-		p.verdict(begin, res, err)
+		p.until("recipient", begin, taken, rcpt+": "+res.Rcpt[0].String())
+		p.verdict(taken, res, err)
 	}
 }
 
