@@ -9,6 +9,7 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/exchange/admin"
+	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
 )
@@ -121,5 +122,63 @@ func TestNamesOfAnApplicationsChange(t *testing.T) {
 		if !strings.HasPrefix(pair.FromName, fmt.Sprintf("e%d.", pair.Epoch)) || !strings.HasPrefix(pair.ToName, fmt.Sprintf("e%d.", pair.ToEpoch)) {
 			t.Errorf("epochs of %+v", pair)
 		}
+	}
+}
+
+// TestWrongGrant: a token of another tenant, an Entra tenant that is not, and a
+// CA that does not fit are suspected where Microsoft says no more than no.
+func TestWrongGrant(t *testing.T) {
+	c := newCloud(t, nil)
+	other := c.sim.List()[1]
+	no := c.mailbox(t)
+	no.EntraTenant = "00000000-0000-4000-8000-000000000000"
+	foreign := c.mailbox(t)
+	foreign.CA = string(testpeer.NewCA(t, "Strange CA").PEM)
+	for what, k := range map[string]struct {
+		c     connection.Connection
+		token string
+		hint  []string
+	}{
+		"token of another tenant": {c.mailbox(t), other.AdminToken, []string{"--entra-tenant " + c.one.EntraTenant, "token is of that tenant"}},
+		"no token":                {c.mailbox(t), "admin-nobody", []string{"--entra-tenant " + c.one.EntraTenant, "still valid"}},
+		"unknown tenant":          {no, c.one.AdminToken, []string{"--entra-tenant " + no.EntraTenant}},
+		"another CA":              {foreign, c.one.AdminToken, []string{"--ca"}},
+	} {
+		_, setup, err := c.AddGranted(t.Context(), "token:1", k.c, connection.Grant{AdminToken: k.token, Once: true})
+		hint := fault.HintOf(err)
+		if err == nil {
+			if setup.OK {
+				t.Errorf("%s: set up", what)
+			}
+			hint = setup.Steps[len(setup.Steps)-1].Fix
+			must(t, c.Remove(t.Context(), "token:1", "acme", "mailbox"))
+		}
+		for _, want := range k.hint {
+			if !strings.Contains(hint, want) {
+				t.Errorf("%s: hint %q has no %q (%v, %+v)", what, hint, want, err, setup.Steps)
+			}
+		}
+	}
+}
+
+// TestOneFormOfFingerprints: every step names a certificate as Postfix and
+// OpenSSL write its sum.
+func TestOneFormOfFingerprints(t *testing.T) {
+	c := newCloud(t, nil)
+	_, setup, err := c.AddGranted(t.Context(), "token:1", c.mailbox(t), connection.Grant{AdminToken: c.one.AdminToken})
+	must(t, err)
+	report, err := c.Test(t.Context(), "acme", "mailbox", mail.Address{})
+	must(t, err)
+	n := 0
+	for _, s := range append(setup.Steps, report.Steps...) {
+		for _, i := range c.identities(t) {
+			if strings.Contains(s.Detail, i.SHA256) {
+				t.Errorf("%s: %s", s.Name, s.Detail)
+			}
+			n += strings.Count(s.Detail, connection.Fingerprint(i.SHA256))
+		}
+	}
+	if n != 3 { // key of the set-up, certificate and token of the test
+		t.Errorf("%d steps name one: %+v %+v", n, setup.Steps, report.Steps)
 	}
 }

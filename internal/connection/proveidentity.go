@@ -120,7 +120,7 @@ func (p *proof) domains(ctx context.Context, g *grant) {
 	begin := time.Now()
 	detail, err := p.r.acceptedDomains(ctx, g)
 	if err != nil {
-		p.step("domains", begin, fault.Sentence(err), orText(fault.HintOf(err), "Try again in some minutes."))
+		p.step("domains", begin, fault.Sentence(err), grantFix(p.e, err, "Try again in some minutes."))
 		return
 	}
 	p.step("domains", begin, detail, "")
@@ -136,14 +136,14 @@ func (p *proof) connector(ctx context.Context, g *grant, all []act.Identity) {
 		names, err = g.admitted(ctx)
 	}
 	if err != nil {
-		p.step("connector", begin, fault.Sentence(err), orText(fault.HintOf(err), "Have the administrator's token renewed: sallyport connection setup "+p.e.Tenant+" "+p.e.Name+" --admin-token-file FILE."))
+		p.step("connector", begin, fault.Sentence(err), grantFix(p.e, err, "Have the administrator's token renewed: sallyport connection setup "+p.e.Tenant+" "+p.e.Name+" --admin-token-file FILE."))
 		return
 	}
 	want := active(all, PurposeClient).Name
 	setup := "Run sallyport connection setup " + p.e.Tenant + " " + p.e.Name + ", or have the administrator run:\n"
 	switch at := admittedBy(names, want); {
 	case at == "" && first == nil:
-		p.step("connector", begin, "the tenant has no inbound connector for this gateway, expected one for "+want, setup+makeScript(p.e, want))
+		p.step("connector", begin, "the tenant has no inbound connector for this gateway, expected one for "+want, setup+strings.TrimSpace(makeScript(p.e, want)))
 		return
 	case at == "":
 		p.step("connector", begin, "the connector "+first.Name+" still names "+first.TlsSenderCertificateName+", expected "+want,
@@ -182,7 +182,7 @@ func (p *proof) application(ctx context.Context, m *microsoft, all []act.Identit
 		p.step("token", begin, fault.Sentence(err), orText(fault.HintOf(err), fix))
 		return
 	}
-	p.step("token", begin, "signed in as "+seen.DisplayName+" ("+p.e.AppID+") with SHA-256 "+app.SHA256+", and Graph answers", "")
+	p.step("token", begin, "signed in as "+seen.DisplayName+" ("+p.e.AppID+") with SHA-256 "+Fingerprint(app.SHA256)+", and Graph answers", "")
 	p.keyList(seen, all)
 }
 

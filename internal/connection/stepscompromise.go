@@ -264,7 +264,7 @@ func (c *change) keysRefused(ctx context.Context, m *microsoft, pair Pair) (bool
 	}
 	for _, i := range ofPurpose(c.all, PurposeApp) {
 		if i.State == act.Compromised && len(i.Chain) > 0 && registered(app, i.Chain[0]) != nil {
-			return false, &waits{"the compromised key " + i.SHA256 + " is registered on the application again", "Have the administrator remove it, and look who has added it."}
+			return false, &waits{"the compromised key " + Fingerprint(i.SHA256) + " is registered on the application again", "Have the administrator remove it, and look who has added it."}
 		}
 	}
 	return true, nil
