@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/connection"
 	"github.com/sallyport-mail/sallyport/internal/exchange/sim"
 	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 	"github.com/sallyport-mail/sallyport/internal/mail"
 	"github.com/sallyport-mail/sallyport/internal/testpeer"
 	"github.com/sallyport-mail/sallyport/internal/testpeer/custodian"
@@ -22,7 +23,8 @@ import (
 // between, or is frozen.
 type halfAway struct {
 	*custodian.Keeper
-	away atomic.Bool
+	away   atomic.Bool
+	frozen atomic.Bool
 }
 
 func (k *halfAway) IdentityCertificate(ctx context.Context, tenant, name, id string) (*tls.Certificate, error) {
@@ -30,6 +32,14 @@ func (k *halfAway) IdentityCertificate(ctx context.Context, tenant, name, id str
 		return nil, fault.New(fault.Later, "keeper", "the keeper of region us does not answer: EOF").WithHint("Check that the keeper runs.")
 	}
 	return k.Keeper.IdentityCertificate(ctx, tenant, name, id)
+}
+
+// MoveIdentity is of connection.Keeper.
+func (k *halfAway) MoveIdentity(ctx context.Context, of act.Identity, to act.IdentityState) (act.Identity, error) {
+	if k.frozen.Load() {
+		return act.Identity{}, fault.New(fault.Later, "keeper", "the keeper is frozen: it is an old copy").WithHint("Put the newest database back.")
+	}
+	return k.Keeper.MoveIdentity(ctx, of, to)
 }
 
 // guest is a house with a partner that knows certificates by fingerprint, or
@@ -201,5 +211,21 @@ func TestProofWhileCompromiseWaits(t *testing.T) {
 	must(t, err)
 	if last := report.Steps[len(report.Steps)-1]; last.OK || strings.Contains(last.Fix, "setup") {
 		t.Errorf("a connection of kind smtp is to be set up: %+v", last)
+	}
+}
+
+// TestCompromiseAtFrozenKeeper: what is to be done is what the keeper says, and
+// the compromise waits for that.
+func TestCompromiseAtFrozenKeeper(t *testing.T) {
+	g := newGuest(t)
+	first := g.only(t, "active")
+	g.keeper.frozen.Store(true)
+	_, err := g.Compromise(t.Context(), "token:1", "acme", first.ID)
+	if hint := fault.HintOf(err); !fault.Is(err, fault.Later) || !strings.HasPrefix(hint, "Put the newest database back. ") || !strings.Contains(hint, "by itself") {
+		t.Errorf("%v, %q", err, hint)
+	}
+	g.keeper.frozen.Store(false)
+	if p := g.stuck(t); p.State != connection.Done || p.Identities[0].From != first.ID {
+		t.Errorf("%+v", p)
 	}
 }

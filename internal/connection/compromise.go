@@ -45,7 +45,8 @@ func (r *Registry) Compromise(ctx context.Context, a tenant.Actor, tenant, id st
 	}
 	if refused != nil {
 		r.kick()
-		return Replacement{}, wrap(op, (&fault.Error{Kind: fault.KindOf(refused), Op: "", Err: refused}).WithHint("It will be done as soon as the keeper answers: see that it runs."))
+		hint := orText(fault.HintOf(refused), "See that the keeper runs.") + " The identity is refused by itself as soon as the keeper acts again."
+		return Replacement{}, wrap(op, (&fault.Error{Kind: fault.KindOf(refused), Op: "", Err: refused}).WithHint(hint))
 	}
 	if !p.State.ended() {
 		p = r.repointNow(ctx, e, p)
