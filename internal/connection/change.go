@@ -140,10 +140,16 @@ func (c *choice) checkFree(op string, e *entry, what string) error {
 	return nil
 }
 
+// stored is what the database keeps of a connection as one text.
+type stored struct {
+	Connection
+	Found string `json:"found_connector,omitempty"` // of an m365 one, as Exchange has it
+}
+
 // encode is the spec as it is stored.
 func (e *entry) encode() (string, error) {
-	c := e.Connection
-	c.Health, c.Found = Health{}, e.foundConnector()
+	c := stored{e.Connection, e.foundConnector()}
+	c.Health = Health{}
 	b, err := json.Marshal(c)
 	return string(b), err
 }
@@ -272,7 +278,6 @@ func Identical(a, b Connection) bool {
 	}
 	for _, e := range []*entry{x, y} {
 		e.State, e.CreatedAt = "", a.CreatedAt
-		e.found.Store(nil)
 	}
 	one, errX := x.encode()
 	two, errY := y.encode()

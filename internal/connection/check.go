@@ -53,9 +53,6 @@ func check(op string, c Connection) (*entry, error) {
 	}
 	k.e.destination = Destination(c.Tenant, c.Name)
 	k.e.found = new(atomic.Pointer[string])
-	if c.Found != "" {
-		k.e.found.Store(&c.Found)
-	}
 	k.e.makeClaims()
 	return k.e, nil
 }

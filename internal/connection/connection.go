@@ -137,8 +137,7 @@ type Connection struct {
 	EntraTenant string    `json:"entra_tenant"`       // m365: id of the customer's Entra tenant
 	AppID       string    `json:"app_id"`             // m365: client id of the customer's app registration for us; "" for none
 	AppObject   string    `json:"app_object"`         // m365: its object id
-	Connector   string    `json:"connector"`          // m365: name of the inbound connector; "" for the one that is found
-	Found       string    `json:"found,omitempty"`    // m365: name of the connector that was found or made, as it is stored; shown as Connector
+	Connector   string    `json:"connector"`          // m365: name of the inbound connector; asked for with "", the one that is found
 	Health      Health    `json:"health"`
 	CreatedAt   time.Time `json:"created_at"`
 }
@@ -198,7 +197,6 @@ func (e *entry) view() Connection {
 	if h := e.health.Load(); h != nil {
 		c.Health = *h
 	}
-	c.Found = ""
 	if c.Connector == "" {
 		c.Connector = e.foundConnector()
 	}
