@@ -356,7 +356,7 @@ func (v testView) text() string {
 		}
 		lines = append(lines, fmt.Sprintf("%s  %-9s %5d ms  %s", mark, s.Name, s.MS, s.Detail))
 		if s.Fix != "" {
-			lines = append(lines, "        fix: "+s.Fix)
+			lines = append(lines, "        fix: "+strings.ReplaceAll(s.Fix, "\n", "\n        "))
 		}
 	}
 	return strings.Join(lines, "\n")

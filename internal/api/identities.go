@@ -14,8 +14,8 @@ import (
 type Replacement struct {
 	OK bool `json:"ok" doc:"It came to its end, and the new identity alone is in use"`
 	connection.Replacement
-	From       *string `json:"from" doc:"Name of the mail identity before"`
-	To         *string `json:"to" doc:"Name of the mail identity after; null while it is not issued"`
+	From       *string `json:"from" doc:"Name of the identity before: of mail, else of the application"`
+	To         *string `json:"to" doc:"Name of the identity after; null while it is not chosen"`
 	Waiting    *string `json:"waiting" doc:"What it waits for"`
 	Fix        *string `json:"fix" doc:"Who has to do what about that"`
 	Refused    *int    `json:"refused" doc:"Recipients that the partner refused meanwhile because of who we are"`

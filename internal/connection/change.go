@@ -140,9 +140,15 @@ func (c *choice) checkFree(op string, e *entry, what string) error {
 	return nil
 }
 
+// stored is what the database keeps of a connection as one text.
+type stored struct {
+	Connection
+	Found string `json:"found_connector,omitempty"` // of an m365 one, as Exchange has it
+}
+
 // encode is the spec as it is stored.
 func (e *entry) encode() (string, error) {
-	c := e.Connection
+	c := stored{e.Connection, e.foundConnector()}
 	c.Health = Health{}
 	b, err := json.Marshal(c)
 	return string(b), err
@@ -266,6 +272,9 @@ func Identical(a, b Connection) bool {
 	// What was found out when the connection was made was not asked for.
 	if x.Kind == KindM365 && a.AppID == "" {
 		x.AppID, x.AppObject = y.AppID, y.AppObject
+	}
+	if x.Kind == KindM365 && a.Connector == "" {
+		x.Connector = y.Connector
 	}
 	for _, e := range []*entry{x, y} {
 		e.State, e.CreatedAt = "", a.CreatedAt

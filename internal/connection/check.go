@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/mail"
@@ -51,6 +52,7 @@ func check(op string, c Connection) (*entry, error) {
 		}
 	}
 	k.e.destination = Destination(c.Tenant, c.Name)
+	k.e.found = new(atomic.Pointer[string])
 	k.e.makeClaims()
 	return k.e, nil
 }

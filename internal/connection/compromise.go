@@ -45,7 +45,8 @@ func (r *Registry) Compromise(ctx context.Context, a tenant.Actor, tenant, id st
 	}
 	if refused != nil {
 		r.kick()
-		return Replacement{}, wrap(op, (&fault.Error{Kind: fault.KindOf(refused), Op: "", Err: refused}).WithHint("It will be done as soon as the keeper answers: see that it runs."))
+		hint := orText(fault.HintOf(refused), "See that the keeper runs.") + " The identity is refused by itself as soon as the keeper acts again."
+		return Replacement{}, wrap(op, (&fault.Error{Kind: fault.KindOf(refused), Op: "", Err: refused}).WithHint(hint))
 	}
 	if !p.State.ended() {
 		p = r.repointNow(ctx, e, p)
@@ -59,7 +60,6 @@ func standing(i act.Identity) Replacement {
 	p := Replacement{Tenant: i.Tenant, Connection: i.Connection, Kind: KindCompromise, State: Done, Identities: []Pair{},
 		Steps: []ReplacementStep{}, Notes: []string{}, Refused: -1, DelayedMax: -1}
 	p.add(i)
-	p.From = i.Name
 	return p
 }
 
@@ -151,7 +151,7 @@ func (p *Replacement) takeOver(open *Replacement) {
 		}
 		if mine := p.pair(pair.Purpose); mine != nil {
 			if pair.To != mine.From {
-				mine.To = pair.To
+				mine.To, mine.ToSHA, mine.ToName, mine.ToEpoch = pair.To, pair.ToSHA, pair.ToName, pair.ToEpoch
 			}
 			continue
 		}
@@ -160,16 +160,17 @@ func (p *Replacement) takeOver(open *Replacement) {
 			continue // nothing had begun
 		}
 		pair.Taken = !answers
-		if pair.Purpose == PurposeClient {
-			p.From = pair.FromName
-		}
 		p.Identities = append(p.Identities, pair)
 	}
+	p.nameIt()
 }
 
 // back is the way from the new identity to the one before.
 func (p Pair) back() Pair {
 	p.From, p.FromSHA, p.FromName, p.To, p.ToSHA, p.ToName = p.To, p.ToSHA, p.ToName, p.From, p.FromSHA, p.FromName
+	if p.ToEpoch != 0 {
+		p.Epoch, p.ToEpoch = p.ToEpoch, p.Epoch
+	}
 	return p
 }
 

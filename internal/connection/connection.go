@@ -137,7 +137,7 @@ type Connection struct {
 	EntraTenant string    `json:"entra_tenant"`       // m365: id of the customer's Entra tenant
 	AppID       string    `json:"app_id"`             // m365: client id of the customer's app registration for us; "" for none
 	AppObject   string    `json:"app_object"`         // m365: its object id
-	Connector   string    `json:"connector"`          // m365: name of the inbound connector; "" for the one that is found
+	Connector   string    `json:"connector"`          // m365: name of the inbound connector; asked for with "", the one that is found
 	Health      Health    `json:"health"`
 	CreatedAt   time.Time `json:"created_at"`
 }
@@ -189,12 +189,16 @@ type entry struct {
 	claims      []claim
 	networks    []netip.Prefix
 	health      *atomic.Pointer[Health] // shared by the versions of an entry
+	found       *atomic.Pointer[string] // the same: name of the connector that lets us in, as Exchange has it
 }
 
 func (e *entry) view() Connection {
 	c := e.Connection
 	if h := e.health.Load(); h != nil {
 		c.Health = *h
+	}
+	if c.Connector == "" {
+		c.Connector = e.foundConnector()
 	}
 	return c
 }

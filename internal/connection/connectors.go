@@ -7,6 +7,7 @@ import (
 
 	"github.com/sallyport-mail/sallyport/internal/exchange/admin"
 	"github.com/sallyport-mail/sallyport/internal/fault"
+	"github.com/sallyport-mail/sallyport/internal/store"
 )
 
 // marker is the comment by which connectors of ours are known.
@@ -37,6 +38,9 @@ func (g *grant) connectors(ctx context.Context) (first, second *admin.Inbound, e
 		if n >= 0 {
 			second = &all[n]
 		}
+	}
+	if first != nil {
+		g.found(ctx, first.Name)
 	}
 	return first, second, err
 }
@@ -112,6 +116,9 @@ func (g *grant) first(ctx context.Context, have *admin.Inbound, name string) err
 	if have == nil {
 		change.Name, change.ConnectorType, change.SenderDomains = ptr(g.connectorName()), ptr("Partner"), &[]string{"*"}
 		_, err := g.admin.NewInbound(ctx, change)
+		if err == nil {
+			g.found(ctx, *change.Name)
+		}
 		return err
 	}
 	if have.Enabled && have.TlsSenderCertificateName == name && have.Comment == g.marker() && have.RestrictDomainsToCertificate && have.RequireTls {
@@ -121,12 +128,8 @@ func (g *grant) first(ctx context.Context, have *admin.Inbound, name string) err
 	return err
 }
 
-func (g *grant) connectorName() string {
-	if g.e.Connector != "" {
-		return g.e.Connector
-	}
-	return "Inbound from Sallyport"
-}
+// connectorName is what a connector that we make is called.
+func (g *grant) connectorName() string { return orText(g.e.Connector, ourConnector) }
 
 func (g *grant) second(ctx context.Context, first, have *admin.Inbound, name string) error {
 	if have != nil {
@@ -151,7 +154,48 @@ func (g *grant) second(ctx context.Context, first, have *admin.Inbound, name str
 }
 
 // secondName is the name of the second connector; 64 characters are the most.
-func secondName(name string) string { return name[:min(len(name), 64-len(nextMark))] + nextMark }
+func secondName(name string) string {
+	r := []rune(name)
+	return string(r[:min(len(r), 64-len(nextMark))]) + nextMark
+}
+
+// ourConnector is what a connector is called that nobody has named.
+const ourConnector = "Inbound from Sallyport"
+
+// foundConnector is the name of the connector that lets us in, as it was last
+// seen in Exchange; "" when nobody has let us look.
+func (e *entry) foundConnector() string {
+	if name := e.found.Load(); name != nil {
+		return *name
+	}
+	return ""
+}
+
+// connector is the name that commands for the customer's administrator give.
+func (e *entry) connector() string {
+	return orText(e.foundConnector(), orText(e.Connector, ourConnector))
+}
+
+// noteConnector remembers it, for the time when nobody lets us look any more.
+// It is no change of anybody's making, so it leaves no audit event.
+func (r *Registry) noteConnector(ctx context.Context, e *entry, name string) {
+	before := e.found.Load()
+	if before != nil && *before == name {
+		return
+	}
+	e.found.Store(&name)
+	spec, err := e.encode()
+	if err == nil {
+		err = r.c.DB.For(e.Tenant).Change(ctx, func(tx store.TenantTx) error {
+			_, err := tx.Exec(updateSpec, e.Name, spec, e.CreatedAt.UnixMicro())
+			return err
+		})
+	}
+	if err != nil {
+		e.found.CompareAndSwap(&name, before) // the next look tries again
+		r.c.Log.Warn("the name of a connector could not be written down", "tenant", e.Tenant, "connection", e.Name, "connector", name, "error", err)
+	}
+}
 
 // admitted are the certificate names that the tenant's enabled connectors let
 // in, by connector.

@@ -79,8 +79,6 @@ func fixTLS(err error, e *entry, host string) string {
 		return "The server refuses STARTTLS: give it a certificate and key that it can read."
 	case fault.Is(err, fault.Later) && fault.HintOf(err) != "": // of the keeper, not of the server
 		return fault.HintOf(err)
-	case e.TLS == TLSMutual && fault.Is(err, fault.Missing):
-		return "This connection has no identity yet: put its certificate and key where custody looks for them, or give --tls verified."
 	case e.TLS == TLSMutual && strings.Contains(err.Error(), "protocol version"):
 		return "The server cannot speak TLS 1.3, without which we show no identity: let it offer TLS 1.3."
 	case e.TLS == TLSMutual && isRemoteAlert(err):

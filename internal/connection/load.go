@@ -50,16 +50,19 @@ func (r *Registry) scan(rows *sql.Rows) (*entry, error) {
 	if err := rows.Scan(&tenant, &name, &state, &spec, &health, &created); err != nil {
 		return nil, err
 	}
-	var c Connection
+	var c stored
 	if err := json.Unmarshal([]byte(spec), &c); err != nil {
 		return nil, fmt.Errorf("connection %s of %s: %w", name, tenant, err)
 	}
 	c.Tenant, c.Name, c.State, c.CreatedAt = tenant, name, state, time.UnixMicro(created).UTC()
-	e, err := check("connection.New", c)
+	e, err := check("connection.New", c.Connection)
 	if err != nil {
 		return nil, fmt.Errorf("connection %s of %s: %w", name, tenant, err)
 	}
 	e.health = new(atomic.Pointer[Health])
+	if c.Found != "" {
+		e.found.Store(&c.Found)
+	}
 	if health != "" {
 		var h Health
 		if err := json.Unmarshal([]byte(health), &h); err != nil {

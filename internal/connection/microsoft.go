@@ -28,6 +28,8 @@ type microsoft struct {
 	k    Keeper
 	now  func() time.Time
 	http *http.Client
+	// found is told of the connector that lets us in, by its name there.
+	found func(ctx context.Context, name string)
 }
 
 func (r *Registry) microsoft(op string, e *entry) (*microsoft, error) {
@@ -35,7 +37,11 @@ func (r *Registry) microsoft(op string, e *entry) (*microsoft, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &microsoft{e: e, k: k, now: r.c.Now, http: r.web(e)}, nil
+	return r.microsoftOf(e, k), nil
+}
+
+func (r *Registry) microsoftOf(e *entry, k Keeper) *microsoft {
+	return &microsoft{e: e, k: k, now: r.c.Now, http: r.web(e), found: func(ctx context.Context, name string) { r.noteConnector(ctx, e, name) }}
 }
 
 // web trusts the system's roots and, where the connection has a CA of its own

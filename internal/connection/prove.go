@@ -218,22 +218,25 @@ func (p *proof) host(ctx context.Context, h hostWays) {
 // the message when none was sent yet.
 func (p *proof) speak(ctx context.Context, c Candidate, socket net.Conn, begin time.Time) {
 	c.Target.Config = p.watched(c.Target.Config)
-	connected, opened, us := begin, time.Now(), ourSide(c, socket)
+	connected, us := begin, ourSide(c, socket)
+	heard := &greeted{Conn: socket}
 	peer, err := reach(ctx, c, func(ctx context.Context, t smtp.Target) (*smtp.Client, error) {
 		if socket == nil { // the second connection, in clear
 			return smtp.Dial(ctx, t)
 		}
-		conn := socket
 		socket = nil
-		return smtp.NewClient(ctx, conn, t)
+		return smtp.NewClient(ctx, heard, t)
 	})
 	var d *smtp.DialError
 	if errors.As(err, &d) && !p.isTLSFailure(d) {
 		p.step("connect", connected, c.Target.Address+" ("+us+"): "+err.Error(), fixGreeting(d, us))
 		return
 	}
-	p.step("connect", connected, c.Target.Address+" answers us ("+us+")", "")
-	if p.e.TLS != TLSNone && !p.tls(ctx, c, peer, err, opened) {
+	if heard.at.IsZero() {
+		heard.at = time.Now()
+	}
+	p.until("connect", connected, heard.at, c.Target.Address+" answers us ("+us+")")
+	if p.e.TLS != TLSNone && !p.tls(ctx, c, peer, err, heard.at) {
 		return
 	}
 	if err != nil {
@@ -289,7 +292,11 @@ func (p *proof) tls(ctx context.Context, c Candidate, peer *smtp.Client, err err
 		}
 	}
 	if err != nil {
-		p.step("tls", begin, fault.Sentence(err), fixTLS(err, p.e, c.Host))
+		fix := ""
+		if p.e.TLS == TLSMutual && fault.Is(err, fault.Missing) {
+			fix = p.r.fixNoIdentity(ctx, p.e)
+		}
+		p.step("tls", begin, fault.Sentence(err), orText(fix, fixTLS(err, p.e, c.Host)))
 		return false
 	}
 	detail := describeTLS(c, peer.TLSState())
@@ -326,7 +333,14 @@ func (p *proof) send(ctx context.Context, peer *smtp.Client) {
 	begin := time.Now()
 	body := p.message()
 	env := mail.Envelope{To: []mail.Recipient{{Address: p.rcpt}}}
-	res, err := peer.Send(ctx, env, smtp.Content{Bytes: body, Size: int64(len(body))}, nil)
+	var taken time.Time // the recipient, and the word to send
+	res, err := peer.Send(ctx, env, smtp.Content{Bytes: body, Size: int64(len(body))}, func(context.Context) error {
+		taken = time.Now()
+		return nil
+	})
+	if taken.IsZero() {
+		taken = time.Now()
+	}
 	rcpt := p.rcpt.String()
 	switch {
 	case res.Mail.Code == 0 || len(res.Rcpt) == 0 && res.Mail.Positive():
@@ -336,8 +350,8 @@ func (p *proof) send(ctx context.Context, peer *smtp.Client) {
 	case !res.Rcpt[0].Positive():
 		p.step("recipient", begin, rcpt+": "+res.Rcpt[0].String(), fixRecipient(res.Rcpt[0], p.rcpt, p.e))
 	default:
-		p.step("recipient", begin, rcpt+": "+res.Rcpt[0].String(), "")
-		p.verdict(begin, res, err)
+		p.until("recipient", begin, taken, rcpt+": "+res.Rcpt[0].String())
+		p.verdict(taken, res, err)
 	}
 }
 

@@ -35,13 +35,31 @@ func (p *proof) proveIdentity(ctx context.Context) {
 	}
 	mail := active(all, PurposeClient)
 	if mail == nil {
-		p.step("certificate", begin, "the connection has no active identity", "Give it one: sallyport connection setup "+p.e.Tenant+" "+p.e.Name+".")
+		p.step("certificate", begin, "the connection has no active identity", p.r.fixNoIdentity(ctx, p.e))
 		return
 	}
 	p.certificate(*mail)
 	if p.e.Kind == KindM365 {
-		p.customer(ctx, &microsoft{e: p.e, k: k, now: p.r.c.Now, http: p.r.web(p.e)}, all)
+		p.customer(ctx, p.r.microsoftOf(p.e, k), all)
 	}
+}
+
+// fixNoIdentity is what to do about a connection that has no identity to show
+// now: nothing, where a change that is under way gives it one.
+func (r *Registry) fixNoIdentity(ctx context.Context, e *entry) string {
+	if r.c.Keepers == nil {
+		return "This connection has no identity yet: put its certificate and key where custody looks for them, or give --tls verified."
+	}
+	status := "sallyport connection replace " + e.Tenant + " " + e.Name + " --status"
+	switch p, err := r.underWay(ctx, e.Tenant, e.Name); {
+	case err == nil && p != nil && p.Kind == KindCompromise:
+		return "A compromise waits, and mail with it. For what, and who has to do what: " + status + "."
+	case err == nil && p != nil:
+		return "A change of its identities waits. For what: " + status + "."
+	case e.Kind == KindM365:
+		return "Give it one: sallyport connection setup " + e.Tenant + " " + e.Name + "."
+	}
+	return "It is given one by itself. What has become of that: sallyport identity list --tenant " + e.Tenant + ", and the log of the keeper."
 }
 
 // certificate says what we show, and what it is good for.
@@ -102,7 +120,7 @@ func (p *proof) domains(ctx context.Context, g *grant) {
 	begin := time.Now()
 	detail, err := p.r.acceptedDomains(ctx, g)
 	if err != nil {
-		p.step("domains", begin, fault.Sentence(err), orText(fault.HintOf(err), "Try again in some minutes."))
+		p.step("domains", begin, fault.Sentence(err), grantFix(p.e, err, "Try again in some minutes."))
 		return
 	}
 	p.step("domains", begin, detail, "")
@@ -118,14 +136,14 @@ func (p *proof) connector(ctx context.Context, g *grant, all []act.Identity) {
 		names, err = g.admitted(ctx)
 	}
 	if err != nil {
-		p.step("connector", begin, fault.Sentence(err), orText(fault.HintOf(err), "Have the administrator's token renewed: sallyport connection setup "+p.e.Tenant+" "+p.e.Name+" --admin-token-file FILE."))
+		p.step("connector", begin, fault.Sentence(err), grantFix(p.e, err, "Have the administrator's token renewed: sallyport connection setup "+p.e.Tenant+" "+p.e.Name+" --admin-token-file FILE."))
 		return
 	}
 	want := active(all, PurposeClient).Name
 	setup := "Run sallyport connection setup " + p.e.Tenant + " " + p.e.Name + ", or have the administrator run:\n"
 	switch at := admittedBy(names, want); {
 	case at == "" && first == nil:
-		p.step("connector", begin, "the tenant has no inbound connector for this gateway, expected one for "+want, setup+script(p.e, want))
+		p.step("connector", begin, "the tenant has no inbound connector for this gateway, expected one for "+want, setup+strings.TrimSpace(makeScript(p.e, want)))
 		return
 	case at == "":
 		p.step("connector", begin, "the connector "+first.Name+" still names "+first.TlsSenderCertificateName+", expected "+want,
@@ -164,7 +182,7 @@ func (p *proof) application(ctx context.Context, m *microsoft, all []act.Identit
 		p.step("token", begin, fault.Sentence(err), orText(fault.HintOf(err), fix))
 		return
 	}
-	p.step("token", begin, "signed in as "+seen.DisplayName+" ("+p.e.AppID+") with SHA-256 "+app.SHA256+", and Graph answers", "")
+	p.step("token", begin, "signed in as "+seen.DisplayName+" ("+p.e.AppID+") with SHA-256 "+Fingerprint(app.SHA256)+", and Graph answers", "")
 	p.keyList(seen, all)
 }
 

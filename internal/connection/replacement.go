@@ -25,13 +25,15 @@ const (
 
 // Replacement is a change of a connection's identities.
 type Replacement struct {
-	ID         string            `json:"id"`
-	Tenant     string            `json:"tenant"`
-	Connection string            `json:"connection"`
-	Kind       string            `json:"kind"`
-	State      ReplacementState  `json:"state"`
-	From       string            `json:"from"` // name of the mail identity before
-	To         string            `json:"to"`   // and after, "" while it is not issued
+	ID         string           `json:"id"`
+	Tenant     string           `json:"tenant"`
+	Connection string           `json:"connection"`
+	Kind       string           `json:"kind"`
+	State      ReplacementState `json:"state"`
+	// From is the name of the identity before: of mail where that changes, else
+	// of the application. To is the one after, "" while it is not chosen.
+	From       string            `json:"from"`
+	To         string            `json:"to"`
 	Identities []Pair            `json:"identities"`
 	Steps      []ReplacementStep `json:"steps"`
 	Waiting    string            `json:"waiting"` // for what, "" for nothing
@@ -60,7 +62,8 @@ type Pair struct {
 	ToSHA    string `json:"to_sha256"`
 	FromName string `json:"from_name"`
 	ToName   string `json:"to_name"`
-	Epoch    uint64 `json:"epoch"` // of From
+	Epoch    uint64 `json:"epoch"`    // of From
+	ToEpoch  uint64 `json:"to_epoch"` // of To, 0 while that is not chosen
 	// Taken: of a compromise, From is not the compromised one. Its change was
 	// under way when another of the connection's identities was compromised.
 	Taken bool `json:"taken,omitempty"`
@@ -125,7 +128,7 @@ func (r *Registry) start(ctx context.Context, a tenant.Actor, e *entry, kind str
 		i := active(all, purpose)
 		if i == nil {
 			return nil, fault.New(fault.Conflict, "connection.Replace", "connection "+e.Name+" has no active identity for "+purpose).
-				WithHint("Give it one first: sallyport connection setup " + e.Tenant + " " + e.Name + ".")
+				WithHint(r.fixNoIdentity(ctx, e))
 		}
 		p.add(*i)
 	}
@@ -147,8 +150,18 @@ func (r *Registry) newReplacement(a tenant.Actor, e *entry, kind string) Replace
 // add takes an identity into the change.
 func (p *Replacement) add(i act.Identity) {
 	p.Identities = append(p.Identities, Pair{Purpose: i.Purpose, From: i.ID, FromSHA: i.SHA256, FromName: i.Name, Epoch: i.Epoch})
-	if i.Purpose == PurposeClient {
-		p.From = i.Name
+	p.nameIt()
+}
+
+// nameIt takes the names before and after from the pair that stands for the
+// change: that of mail where there is one.
+func (p *Replacement) nameIt() {
+	lead := p.pair(PurposeClient)
+	if lead == nil && len(p.Identities) > 0 {
+		lead = &p.Identities[0]
+	}
+	if lead != nil {
+		p.From, p.To = lead.FromName, lead.ToName
 	}
 }
 
@@ -171,7 +184,8 @@ func (r *Registry) UndoReplacement(ctx context.Context, a tenant.Actor, tenant, 
 	case p.State == Undoing:
 		return *p, nil
 	case p.Kind == KindCompromise:
-		return Replacement{}, mayNotMove(op, Repointed, onUndo)
+		return Replacement{}, fault.New(fault.Conflict, op, "the change of connection "+name+" answers a compromise, which does not undo: the identity before is refused for good").
+			WithHint("Let it go on. What it waits for: sallyport connection replace " + tenant + " " + name + " --status.")
 	}
 	if err := r.advance(ctx, p, onUndo); err != nil {
 		return Replacement{}, wrap(op, err)

@@ -3,11 +3,13 @@ package connection
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/exchange/graph"
+	"github.com/sallyport-mail/sallyport/internal/exchange/wire"
 	"github.com/sallyport-mail/sallyport/internal/fault"
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 	"github.com/sallyport-mail/sallyport/internal/keeper/client"
@@ -45,7 +47,8 @@ func (r *Registry) AddGranted(ctx context.Context, a tenant.Actor, c Connection,
 	}
 	if g.AdminToken != "" && e.AppObject == "" {
 		if c, err = r.withApp(ctx, e, g.AdminToken); err != nil {
-			return Connection{}, Setup{}, wrap(op, err)
+			hint := grantFix(e, err, "")
+			return Connection{}, Setup{}, &fault.Error{Kind: fault.KindOf(err), Op: op, Err: err, Hint: hint}
 		}
 	}
 	made, err := r.Add(ctx, a, c)
@@ -193,7 +196,7 @@ func (r *Registry) apply(ctx context.Context, m *microsoft, all []act.Identity, 
 		begin := time.Now()
 		detail, err := step.do()
 		if err != nil {
-			s.note(step.name, begin, fault.Sentence(err), orText(fault.HintOf(err), "See what Microsoft 365 says, and run the setup again."))
+			s.note(step.name, begin, fault.Sentence(err), grantFix(m.e, err, "See what Microsoft 365 says, and run the setup again."))
 			return nil
 		}
 		if detail != "" {
@@ -201,6 +204,17 @@ func (r *Registry) apply(ctx context.Context, m *microsoft, all []act.Identity, 
 		}
 	}
 	return nil
+}
+
+// grantFix is what to do about a failure of what the administrator's grant is
+// for. Microsoft says of a token of another tenant, or of a tenant that is not,
+// no more than that it may not do this.
+func grantFix(e *entry, err error, otherwise string) string {
+	if r := wire.AsRefusal(err); r != nil && (r.Status == http.StatusUnauthorized || r.Status == http.StatusForbidden) {
+		return "See that --entra-tenant " + e.EntraTenant + " is the customer's, and that the administrator's token is of that tenant and still valid; " +
+			"if so, have him grant the permission that this needs, and consent to it."
+	}
+	return orText(fault.HintOf(err), otherwise)
 }
 
 func orText(s, otherwise string) string {
@@ -296,5 +310,5 @@ func setKey(ctx context.Context, g *grant, all []act.Identity) (string, error) {
 	if err := g.keepKeys(ctx, i.Chain[0]); err != nil {
 		return "", err
 	}
-	return "the app registration " + g.e.AppID + " has our key alone, SHA-256 " + i.SHA256, nil
+	return "the app registration " + g.e.AppID + " has our key alone, SHA-256 " + Fingerprint(i.SHA256), nil
 }

@@ -14,6 +14,7 @@ const (
 		INSERT INTO connection (tenant, name, state, spec, health, created_at) VALUES ($1, $2, $3, $4, '', $5)`
 	updateState      store.TenantSQL = `UPDATE connection SET state = $3 WHERE tenant = $1 AND name = $2`
 	updateHealth     store.TenantSQL = `UPDATE connection SET health = $3 WHERE tenant = $1 AND name = $2`
+	updateSpec       store.TenantSQL = `UPDATE connection SET spec = $3 WHERE tenant = $1 AND name = $2 AND created_at = $4`
 	deleteConnection store.TenantSQL = `DELETE FROM connection WHERE tenant = $1 AND name = $2`
 	deleteAll        store.TenantSQL = `DELETE FROM connection WHERE tenant = $1`
 

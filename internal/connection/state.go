@@ -95,7 +95,7 @@ func (s ReplacementState) ended() bool { return s == Done || s == Undone || s ==
 func mayNotMove(op string, from ReplacementState, on replacementEvent) error {
 	hint := "Look at it: sallyport connection replace --status."
 	if on == onUndo && !from.ended() {
-		hint = "The partner has dropped the old one, or it is compromised: go on, and replace it once more if need be."
+		hint = "The partner has dropped the old one: go on, and replace it once more if need be."
 	}
 	return fault.New(fault.Conflict, op, "a replacement that is "+string(from)+" does not "+string(on)).WithHint(hint)
 }

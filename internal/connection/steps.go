@@ -146,10 +146,8 @@ func (c *change) issueOne(ctx context.Context, pair *Pair) error {
 		c.all = append(c.all, made)
 		next = &c.all[len(c.all)-1]
 	}
-	pair.To, pair.ToSHA, pair.ToName = next.ID, next.SHA256, next.Name
-	if pair.Purpose == PurposeClient {
-		c.p.To = next.Name
-	}
+	pair.To, pair.ToSHA, pair.ToName, pair.ToEpoch = next.ID, next.SHA256, next.Name, next.Epoch
+	c.p.nameIt()
 	if next.State == act.Wanted {
 		return &waits{"waiting for the issuer of the next certificate", orText(next.Explanation, "Look at the keeper's log if this lasts.")}
 	}

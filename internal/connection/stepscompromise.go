@@ -124,7 +124,7 @@ func (c *change) repointMail(ctx context.Context, pair Pair) error {
 		}
 	}
 	if now := c.tryIdentity(ctx, c.k, c.e, pair.To); !now.accepted && now.aboutUs() {
-		return &waits{"waiting for the partner to accept the new certificate: " + now.words, c.repointWords(pair)}
+		return c.waitsAfter(ctx, now, pair, c.repointWords(pair))
 	}
 	if c.e.Kind != KindM365 && !pair.Taken {
 		c.leave("Have the partner's administrator take the compromised certificate off his list now: SHA-256 " + Fingerprint(pair.FromSHA) + ".")
@@ -136,11 +136,13 @@ func (c *change) repointMail(ctx context.Context, pair Pair) error {
 	return nil
 }
 
+// repointWords is what the partner's administrator has to do, in his words.
 func (c *change) repointWords(pair Pair) string {
 	if c.e.Kind == KindM365 {
 		return "Have the customer's administrator set the connector to the new name, so that the old one is refused:\n" + renameConnector(c.e, pair.ToName)
 	}
-	return "Have the partner's administrator put the SHA-256 " + Fingerprint(pair.ToSHA) + " in the place of " + Fingerprint(pair.FromSHA) + "."
+	return "Have the partner's administrator put the certificate with the SHA-256 " + Fingerprint(pair.ToSHA) + " in the place of " + Fingerprint(pair.FromSHA) +
+		", for example as this line of relay_clientcerts or check_ccert_access:\n" + fingerprintLine(pair)
 }
 
 // repointApp makes the successor's key the only one of the application: by the
@@ -262,7 +264,7 @@ func (c *change) keysRefused(ctx context.Context, m *microsoft, pair Pair) (bool
 	}
 	for _, i := range ofPurpose(c.all, PurposeApp) {
 		if i.State == act.Compromised && len(i.Chain) > 0 && registered(app, i.Chain[0]) != nil {
-			return false, &waits{"the compromised key " + i.SHA256 + " is registered on the application again", "Have the administrator remove it, and look who has added it."}
+			return false, &waits{"the compromised key " + Fingerprint(i.SHA256) + " is registered on the application again", "Have the administrator remove it, and look who has added it."}
 		}
 	}
 	return true, nil

@@ -66,7 +66,7 @@ func (c *change) proveKey(ctx context.Context, m *microsoft, pair Pair, der []by
 			err = m.signsIn(ctx, pair.To)
 		}
 	}
-	if fault.Is(err, fault.Denied) || fault.Is(err, fault.Missing) {
+	if refusedThere(err) {
 		return &waits{"waiting for the customer to replace the application's key: " + fault.Sentence(err), "Have the administrator of the Entra tenant remove every certificate of the app registration " +
 			c.e.AppID + " and upload this one:\n" + pemOf(der)}
 	}

@@ -7,18 +7,41 @@ import (
 )
 
 // quotePS is a string of PowerShell.
-func quotePS(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// PowerShell takes the typographic quotes for the plain one.
+func quotePS(s string) string {
+	var b strings.Builder
+	b.WriteByte('\'')
+	for _, r := range s {
+		if strings.ContainsRune("'\u2018\u2019\u201a\u201b", r) {
+			b.WriteRune(r)
+		}
+		b.WriteRune(r)
+	}
+	b.WriteByte('\'')
+	return b.String()
+}
 
 // script is what the customer's administrator runs so that his Exchange Online
 // lets our mail in, and nobody else's past us.
 func script(e *entry, name string) string {
-	connector := orText(e.Connector, "Inbound from Sallyport")
+	if found := e.foundConnector(); found != "" {
+		return scriptWith("Set-InboundConnector -Identity "+quotePS(found)+" -Enabled $true `", e, name)
+	}
+	return makeScript(e, name)
+}
+
+// makeScript is script where there is no connector for us yet.
+func makeScript(e *entry, name string) string {
+	return scriptWith("New-InboundConnector -Name "+quotePS(orText(e.Connector, ourConnector))+" -ConnectorType Partner -SenderDomains '*' `", e, name)
+}
+
+func scriptWith(command string, e *entry, name string) string {
 	return strings.Join([]string{
 		"# For an Exchange administrator of Entra tenant " + e.EntraTenant + ", in PowerShell with the module ExchangeOnlineManagement.",
 		"# From then on mail from the internet is accepted from this gateway alone: point the MX of the domains at it first.",
 		"Connect-ExchangeOnline",
 		"Get-InboundConnector | Format-Table Name,ConnectorType,Enabled,TlsSenderCertificateName,RestrictDomainsToCertificate",
-		"New-InboundConnector -Name " + quotePS(connector) + " -ConnectorType Partner -SenderDomains '*' `",
+		command,
 		"  -RequireTls $true -RestrictDomainsToCertificate $true `",
 		"  -TlsSenderCertificateName " + quotePS(name) + " `",
 		"  -Comment " + quotePS((&microsoft{e: e}).marker()),
@@ -29,13 +52,14 @@ func script(e *entry, name string) string {
 // change.
 func secondConnector(e *entry, name string) string {
 	return fmt.Sprintf("New-InboundConnector -Name %s -ConnectorType Partner -SenderDomains '*' -RequireTls $true -RestrictDomainsToCertificate $true -TlsSenderCertificateName %s -Comment %s",
-		quotePS(secondName(orText(e.Connector, "Inbound from Sallyport"))), quotePS(name), quotePS((&microsoft{e: e}).marker()+nextMark))
+		quotePS(secondName(e.connector())), quotePS(name), quotePS((&microsoft{e: e}).marker()+nextMark))
 }
 
-// renameConnector is what leaves the new name alone.
+// renameConnector is what leaves the new name alone, whether there is a second
+// connector or not.
 func renameConnector(e *entry, name string) string {
-	connector := orText(e.Connector, "Inbound from Sallyport")
-	return fmt.Sprintf("Set-InboundConnector -Identity %s -TlsSenderCertificateName %s\nRemove-InboundConnector -Identity %s -Confirm:$false",
+	connector := e.connector()
+	return fmt.Sprintf("Set-InboundConnector -Identity %s -TlsSenderCertificateName %s\nGet-InboundConnector | Where-Object Name -eq %s | Remove-InboundConnector -Confirm:$false",
 		quotePS(connector), quotePS(name), quotePS(secondName(connector)))
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/confidential"
 	msalerrors "github.com/AzureAD/microsoft-authentication-library-for-go/apps/errors"
 
+	"github.com/sallyport-mail/sallyport/internal/exchange/wire"
 	"github.com/sallyport-mail/sallyport/internal/fault"
 )
 
@@ -147,10 +149,15 @@ func refusal(err error) error {
 			text = describe(raw, text)
 		}
 	}
+	var unasked *url.Error
+	if call.Resp == nil && errors.As(err, &unasked) { // nobody answered: MSAL's words are of two lines
+		text = "the login service can't be asked: " + unasked.Err.Error()
+	}
+	text = strings.Join(strings.Fields(text), " ")
 	code := regexp.MustCompile(`AADSTS[0-9]+`).FindString(text)
 	kind, hint := advice(code)
 	if code == "" && call.Resp == nil {
-		kind, hint = fault.Later, "Check that the login service can be reached from here, and that its certificate is trusted."
+		kind, hint = fault.Later, wire.ReachHint(err)
 	}
 	return &fault.Error{Kind: kind, Op: "entra.Token", Err: &Refusal{Code: code, Text: text}, Hint: hint}
 }

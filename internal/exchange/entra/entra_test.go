@@ -95,8 +95,14 @@ func TestRefusals(t *testing.T) {
 	gone := login(t, 0)
 	c = newClient(t, gone, func(context.Context, string, time.Duration) (string, error) { return "a.b.c", nil })
 	gone.Close()
-	if _, err := c.Token(context.Background(), scope); !fault.Is(err, fault.Later) {
-		t.Errorf("nobody there: %v", err)
+	if _, err := c.Token(context.Background(), scope); !fault.Is(err, fault.Later) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "the login service can't be asked: dial tcp") {
+		t.Errorf("nobody there: %q", err)
+	}
+	foreign := login(t, 0)
+	c = newClient(t, foreign, func(context.Context, string, time.Duration) (string, error) { return "a.b.c", nil })
+	c.cfg.HTTP = &http.Client{}
+	if _, err := c.Token(context.Background(), scope); !fault.Is(err, fault.Later) || strings.Contains(err.Error(), "\n") || !strings.Contains(fault.HintOf(err), "--ca") {
+		t.Errorf("a CA that does not fit: %q, %s", err, fault.HintOf(err))
 	}
 	if _, err := New(Config{Base: "http://clear.test", Tenant: tenantID, ClientID: "app"}); !fault.Is(err, fault.Invalid) {
 		t.Errorf("without TLS: %v", err)

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func (c *Caller) once(ctx context.Context, op, method, url string, body []byte, 
 	}
 	answer, err := client.Do(r)
 	if err != nil {
-		return 0, (&fault.Error{Kind: fault.Later, Op: op, Err: err}).WithHint("Check that the service can be reached from here, and that its certificate is trusted.")
+		return 0, (&fault.Error{Kind: fault.Later, Op: op, Err: err}).WithHint(ReachHint(err))
 	}
 	defer answer.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
@@ -96,6 +97,15 @@ func (c *Caller) once(ctx context.Context, op, method, url string, body []byte, 
 		return 0, fault.Wrap(fault.Never, op, fmt.Errorf("the service's answer is not understood: %w", err))
 	}
 	return 0, nil
+}
+
+// ReachHint is what to do about a service that could not be talked to.
+func ReachHint(err error) string {
+	var bad *tls.CertificateVerificationError
+	if errors.As(err, &bad) {
+		return "The service's certificate is not trusted: check the CA that the connection names (--ca) and the service's address (--graph, --login). A connection to a simulator names the simulator's CA, one to Microsoft none."
+	}
+	return "Check that the service can be reached from here: its address (--graph, --login), the DNS, firewalls and the proxy."
 }
 
 // retryAfter is what the service asks for where it is busy: seconds, also
