@@ -2,6 +2,7 @@ package alarm
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -78,6 +79,30 @@ func TestHeardLate(t *testing.T) {
 		raised = append(raised, len(w.Raised()))
 		if told != step.told || raised[len(raised)-1] != step.raised {
 			t.Errorf("at %s: told %d, raised %v; want %+v", now.Format("15:04"), told, w.Raised(), step)
+		}
+	}
+}
+
+// The breaker's alarm says why it is tripped, and what lifts it.
+func TestBreakerAlarm(t *testing.T) {
+	for name, c := range map[string]struct {
+		custody     Custody
+		detail, fix string
+		not         string
+	}{
+		"openings":        {Custody{}, "too many credentials of us were opened", "order make lift-breaker --region us", "thaw"},
+		"another reason":  {Custody{BreakerWhy: "its state was edited"}, "is opened, because its state was edited", "order make lift-breaker --region us", "who opened"},
+		"frozen":          {Custody{BreakerWhy: "its state was edited", Frozen: "edited"}, "because its state was edited", "after the thaw", "who opened"},
+		"frozen for good": {Custody{BreakerWhy: "the ledger does not open", Frozen: "x", ForGood: true}, "because the ledger does not open", "put back", "two operators"},
+	} {
+		c.custody.Region, c.custody.Breaker = "us", "tripped"
+		all := c.custody.judge(time.Now())
+		a := all[len(all)-1]
+		if a.Key != "breaker us" || !strings.Contains(a.Detail, c.detail) || !strings.Contains(a.Fix, c.fix) || strings.Contains(a.Detail+a.Fix, c.not) {
+			t.Errorf("%s: %+v", name, a)
+		}
+		if c.custody.Frozen != "" && strings.Contains(all[0].Fix, "no order") != c.custody.ForGood {
+			t.Errorf("%s: %+v", name, all[0])
 		}
 	}
 }
