@@ -182,7 +182,7 @@ func (s keeperState) findings() []string {
 			continue
 		}
 		if time.Since(a.At) < alarmsFor {
-			say("alarm " + a.Kind + ": " + a.Text)
+			say("alarm " + a.Kind + ": " + a.Text + " (raised " + a.At.UTC().Format(time.RFC3339) + "; doctor shows it for a day)")
 		}
 	}
 	return out

@@ -31,7 +31,7 @@ func TestWhatDoctorSaysOfAKeeper(t *testing.T) {
 			Alarms: []act.Alarm{{At: now, Kind: "standby", Text: "the same"}}}}, nil,
 			[]string{"us: the KEK of standbys is away: x; standbys are neither made nor used, and a replacement gets a new identity"}},
 		"alarms": {keeperState{region: "us", state: act.State{Alarms: []act.Alarm{
-			{At: now.Add(-time.Hour), Kind: "decoy", Text: "x"}, {At: now.Add(-25 * time.Hour), Kind: "rate", Text: "y"}}}}, nil, []string{"us: alarm decoy: x"}},
+			{At: now.Add(-time.Hour), Kind: "decoy", Text: "x"}, {At: now.Add(-25 * time.Hour), Kind: "rate", Text: "y"}}}}, nil, []string{"us: alarm decoy: x (raised " + now.Add(-time.Hour).UTC().Format(time.RFC3339) + "; doctor shows it for a day)"}},
 	} {
 		if got := c.s.none(); !slices.Equal(got, c.none) {
 			t.Errorf("%s: none because of %q, want %q", name, got, c.none)

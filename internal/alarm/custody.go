@@ -117,10 +117,12 @@ func (c Custody) notable(now time.Time) []Alarm {
 			continue
 		}
 		seen[key] = true
-		found = append(found, Alarm{Key: key, Detail: n.Text, Fix: fixOf(n.Kind)})
+		found = append(found, Alarm{Key: key, Detail: n.Text + " (raised " + stamp(n.At) + "; shown until " + stamp(since.Add(notableFor)) + ")", Fix: fixOf(n.Kind)})
 	}
 	return found
 }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func fixOf(kind string) string {
 	switch kind {
