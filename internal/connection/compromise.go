@@ -45,7 +45,7 @@ func (r *Registry) Compromise(ctx context.Context, a tenant.Actor, tenant, id st
 	}
 	if refused != nil {
 		r.kick()
-		return Replacement{}, wrap(op, (&fault.Error{Kind: fault.KindOf(refused), Op: "", Err: refused}).WithHint("It will be done as soon as the keeper answers: see that it runs."))
+		return Replacement{}, wrap(op, (&fault.Error{Kind: fault.KindOf(refused), Op: "", Err: refused}).WithHint("It is done as soon as the keeper lets it. "+fault.HintOf(refused)))
 	}
 	if !p.State.ended() {
 		p = r.repointNow(ctx, e, p)
