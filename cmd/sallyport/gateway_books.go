@@ -107,7 +107,7 @@ func (b *books) Status(ctx context.Context, region string) (api.BookStatus, erro
 		return api.BookStatus{}, err
 	}
 	s, err := k.Status(ctx)
-	return api.BookStatus{State: s.Ledger, Keys: s.LedgerKeys, Frozen: s.Frozen}, err
+	return api.BookStatus{State: s.Ledger, Keys: s.LedgerKeys, Frozen: s.Frozen, ForGood: s.ForGood}, err
 }
 
 // Order refuses what is said to the keeper alone, also from programs that are

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -22,7 +23,7 @@ func (s keeperState) figure() alarm.Custody {
 		c.Away = fault.Sentence(s.err)
 		return c
 	}
-	c.Frozen, c.Breaker = s.state.Frozen, s.state.Breaker
+	c.Frozen, c.ForGood, c.Breaker, c.BreakerWhy = s.state.Frozen, s.state.ForGood, s.state.Breaker, s.state.BreakerWhy
 	for _, a := range s.state.Alarms {
 		c.Recent = append(c.Recent, alarm.Notable{At: a.At, Kind: a.Kind, Tenant: a.Tenant, Text: a.Text})
 	}
@@ -116,11 +117,8 @@ func (g *gateway) checkKeepers(ctx context.Context) (bool, string, string) {
 			fix = "Start the keeper. Mail that needs it waits in the queue, STARTTLS is answered with 454, and changes of credentials and identities fail until it is back."
 		default:
 			found := s.findings()
-			switch {
-			case s.state.Frozen != "":
-				fix = "Find out why. Put the newest database back, or let two operators sign an order that says which identities stay: sallyport order make thaw --region " + s.region + " --set keep=… --key FILE --out FILE"
-			case s.state.Breaker == "tripped":
-				fix = "Find out who opened so many credentials: sallyport ledger search --region " + s.region + " --act open-credential. Then let two operators sign: sallyport order make lift-breaker --region " + s.region + " --key FILE --out FILE"
+			if way := s.way(); way != "" {
+				fix = way
 			}
 			bad = append(bad, found...)
 			if len(found) == 0 {
@@ -134,16 +132,43 @@ func (g *gateway) checkKeepers(ctx context.Context) (bool, string, string) {
 	return true, strings.Join(fine, ", "), ""
 }
 
+// way is what lets a keeper that is frozen or tripped work again, "" for others.
+func (s keeperState) way() string {
+	lift := "sallyport order make lift-breaker --region " + s.region + " --key FILE --out FILE"
+	switch tripped := s.state.Breaker == "tripped"; {
+	case s.state.ForGood:
+		return "Find out what was changed: sallyport ledger verify --region " + s.region + ". Then put a database of the keeper from before it back, of which the breaker's state is part too; no order thaws this."
+	case s.state.Frozen != "":
+		way := "Find out why. Put the newest database back, or let two operators sign an order that says which identities stay: sallyport order make thaw --region " + s.region + " --set keep=… --key FILE --out FILE"
+		if tripped {
+			way += ". It leaves the breaker tripped; that is lifted after it: " + lift
+		}
+		return way
+	case tripped && s.state.BreakerWhy != "":
+		return "Find out how that came about. Then let two operators sign: " + lift
+	case tripped:
+		return "Find out who opened so many credentials: sallyport ledger search --region " + s.region + " --act open-credential. Then let two operators sign: " + lift
+	}
+	return ""
+}
+
 // alarmsFor is how long doctor shows what a keeper has raised.
 const alarmsFor = 24 * time.Hour
 
 func (s keeperState) findings() []string {
 	var out []string
 	say := func(text string) { out = append(out, s.region+": "+text) }
-	if s.state.Frozen != "" {
+	switch {
+	case s.state.ForGood:
+		say("frozen for good: " + s.state.Frozen)
+	case s.state.Frozen != "":
 		say("frozen: " + s.state.Frozen)
 	}
-	if s.state.Breaker != "" && s.state.Breaker != "watching" {
+	switch s.state.Breaker {
+	case "", "watching":
+	case "tripped":
+		say("the breaker is tripped, because " + cmp.Or(s.state.BreakerWhy, "too many credentials were opened in a minute"))
+	default:
 		say("the breaker is in the state " + s.state.Breaker)
 	}
 	if s.state.Rotation != "" {
@@ -157,7 +182,7 @@ func (s keeperState) findings() []string {
 			continue
 		}
 		if time.Since(a.At) < alarmsFor {
-			say("alarm " + a.Kind + ": " + a.Text)
+			say("alarm " + a.Kind + ": " + a.Text + " (raised " + a.At.UTC().Format(time.RFC3339) + "; doctor shows it for a day)")
 		}
 	}
 	return out

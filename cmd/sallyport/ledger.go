@@ -231,24 +231,38 @@ type ledgerView struct {
 		Error      *string `json:"error"`
 		RolledBack bool    `json:"rolled_back"`
 	} `json:"witnesses"`
-	Error  *string `json:"error"`
-	Frozen *string `json:"frozen"`
+	Error   *string `json:"error"`
+	Frozen  *string `json:"frozen"`
+	ForGood bool    `json:"frozen_for_good"`
+}
+
+// head is the line of a region. Of a ledger that does not open it says whose word
+// it is.
+func (v ledgerView) head() string {
+	signed := "no checkpoint yet"
+	if v.Checkpoint != nil {
+		signed = fmt.Sprintf("the last checkpoint of %d signed %s", v.Checkpoint.Size, when(v.Checkpoint.Time))
+	}
+	switch {
+	case v.Size == nil && v.ForGood:
+		return v.Region + ": does not open, and its database is not readable"
+	case v.Size == nil:
+		return v.Region + ": not known"
+	case v.ForGood:
+		return fmt.Sprintf("%s: does not open; its database has %d entries, %s", v.Region, *v.Size, strings.Replace(signed, "no checkpoint yet", "no checkpoint", 1))
+	}
+	return fmt.Sprintf("%s: %d entries, %s", v.Region, *v.Size, signed)
 }
 
 func (v ledgerView) lines() []string {
-	var lines []string
-	switch {
-	case v.Size == nil:
-		lines = append(lines, v.Region+": not known")
-	case v.Checkpoint == nil:
-		lines = append(lines, fmt.Sprintf("%s: %d entries, no checkpoint yet", v.Region, *v.Size))
-	default:
-		lines = append(lines, fmt.Sprintf("%s: %d entries, the last checkpoint of %d signed %s", v.Region, *v.Size, v.Checkpoint.Size, when(v.Checkpoint.Time)))
-	}
+	lines := []string{v.head()}
 	if v.Error != nil {
 		lines = append(lines, "  problem  "+plain(*v.Error))
 	}
-	if v.Frozen != nil {
+	switch {
+	case v.ForGood:
+		lines = append(lines, "  problem  the keeper is frozen for good, since the ledger does not open: put a database from before the change back; no order thaws this")
+	case v.Frozen != nil:
 		lines = append(lines, "  problem  the keeper is frozen: "+plain(*v.Frozen))
 	}
 	for _, k := range v.Keys {

@@ -229,16 +229,24 @@ func TestLedgerVerifyFrozen(t *testing.T) {
 	d.cells["uk"].frozen = "its ledger had 9 entries: the database is an old copy"
 	got := d.cli("ledger", "verify", "--json")
 	v := readVerified(t, got)
-	if got.code != exitFailed || v.OK || v.Entries != 5 || len(v.Problems) != 1 || v.Problems[0].Index != 5 || !strings.Contains(v.Problems[0].What, "old copy") ||
+	if got.code != exitFailed || v.OK || v.Entries != 5 || len(v.Problems) != 1 || v.Problems[0].Index != ofNoEntry || !strings.Contains(v.Problems[0].What, "old copy") ||
 		!v.Regions[0].OK || v.Regions[1].OK {
 		t.Errorf("%+v", v)
 	}
-	if got := d.cli("ledger", "verify", "--region", "uk"); got.code != exitFailed || !strings.Contains(got.out, "old copy") {
+	if got := d.cli("ledger", "verify", "--region", "uk"); got.code != exitFailed || !strings.Contains(got.out, "\n  the keeper is frozen: its ledger had 9 entries") || strings.Contains(got.out, "entry 5") {
 		t.Errorf("%+v", got)
 	}
 	d.cli("ledger", "verify", "--region", "us").ok(t, nil)
-	if got := d.cli("ledger", "status").ok(t, nil); !strings.Contains(got.out, "old copy") {
+	if got := d.cli("ledger", "status").ok(t, nil); !strings.Contains(got.out, "old copy") || strings.Contains(got.out, "for good") {
 		t.Errorf("%+v", got)
+	}
+	d.cells["uk"].forGood = true
+	if got := d.cli("ledger", "status").ok(t, nil); !strings.Contains(got.out, "uk: does not open; its database has 5 entries, the last checkpoint of 5 signed") || !strings.Contains(got.out, "no order thaws this") {
+		t.Errorf("%+v", got)
+	}
+	unread := ledgerView{Region: "uk", ForGood: true}
+	if got := unread.lines()[0]; got != "uk: does not open, and its database is not readable" {
+		t.Error(got)
 	}
 }
 

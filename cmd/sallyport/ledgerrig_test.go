@@ -49,6 +49,7 @@ type cell struct {
 	verifier *operator.Verifier
 	spent    map[[16]byte]bool
 	frozen   string
+	forGood  bool
 	short    bool // its answers have fewer entries than are asked for
 }
 
@@ -127,7 +128,7 @@ func (c *cell) exported() string {
 }
 
 func (c *cell) Status(context.Context, wire.Peer, act.Plain) (act.State, error) {
-	return act.State{Region: c.region, Frozen: c.frozen, Ledger: marshal(c.t, c.ledger.Status()), LedgerKeys: []string{c.key}}, nil
+	return act.State{Region: c.region, Frozen: c.frozen, ForGood: c.forGood, Ledger: marshal(c.t, c.ledger.Status()), LedgerKeys: []string{c.key}}, nil
 }
 
 func (c *cell) Order(ctx context.Context, p wire.Peer, q act.SignedOrder) (act.Ordered, error) {

@@ -90,8 +90,11 @@ func (c *ledgerVerify) Run(e *env) error {
 func (r *regionReport) frozen(why string) {
 	r.OK = false
 	r.Verdict = "not the ledger that it was; " + r.Verdict
-	r.Problems = append(r.Problems, audit.Problem{Index: r.Entries, What: "the keeper is frozen: " + why})
+	r.Problems = append(r.Problems, audit.Problem{Index: ofNoEntry, What: "the keeper is frozen: " + why})
 }
+
+// ofNoEntry is the index of a problem of the ledger as a whole.
+const ofNoEntry = -1
 
 // file verifies an export that lies here.
 func (c *ledgerVerify) file(e *env, k known) error {
@@ -299,7 +302,11 @@ func (r regionReport) lines() []string {
 func problemLines(all []audit.Problem, more int64) []string {
 	var lines []string
 	for _, p := range all[:min(len(all), shownProblems)] {
-		lines = append(lines, fmt.Sprintf("  entry %d: %s", p.Index, plain(p.What)))
+		line := "  " + plain(p.What)
+		if p.Index != ofNoEntry {
+			line = fmt.Sprintf("  entry %d: %s", p.Index, plain(p.What))
+		}
+		lines = append(lines, line)
 	}
 	if more += int64(len(all) - len(lines)); more > 0 {
 		lines = append(lines, "  "+plural(int(more)))

@@ -54,8 +54,11 @@ type Custody struct {
 	Region  string
 	Away    string // why it does not answer, "" when it does
 	Frozen  string // why it does nothing, "" when it does
+	ForGood bool   // no order thaws it
 	Breaker string // "tripped" is an alarm
-	Recent  []Notable
+	// BreakerWhy is why it is tripped, "" when too many credentials were opened.
+	BreakerWhy string
+	Recent     []Notable
 }
 
 // Notable is something that a keeper has raised an alarm for itself.

@@ -65,17 +65,39 @@ func (c Custody) judge(now time.Time) []Alarm {
 		found = append(found, Alarm{
 			Key:    "keeper-frozen " + c.Region,
 			Detail: "the keeper of " + c.Region + " does nothing: " + c.Frozen,
-			Fix:    "Find out whether the database is an old copy; two operators sign the order that thaws it.",
+			Fix:    c.thaw(),
 		})
 	}
 	if c.Breaker == "tripped" {
-		found = append(found, Alarm{
-			Key:    "breaker " + c.Region,
-			Detail: "too many credentials of " + c.Region + " were opened in a minute, so none is opened any more",
-			Fix:    "Find out who opened them (ledger search); two operators sign the order that lifts the breaker.",
-		})
+		found = append(found, c.tripped())
 	}
 	return append(found, c.notable(now)...)
+}
+
+func (c Custody) thaw() string {
+	if c.ForGood {
+		return "Put a database from before the change back; no order thaws this. What was changed: ledger verify --region " + c.Region
+	}
+	return "Find out whether the database is an old copy; two operators sign the order that thaws it."
+}
+
+// tripped is the alarm of a breaker that lets nothing be opened, for whatever
+// reason.
+func (c Custody) tripped() Alarm {
+	a := Alarm{Key: "breaker " + c.Region,
+		Detail: "too many credentials of " + c.Region + " were opened in a minute, so none is opened any more",
+		Fix:    "Find out who opened them (ledger search); two operators sign the order that lifts the breaker: order make lift-breaker --region " + c.Region}
+	if c.BreakerWhy != "" {
+		a.Detail = "no credential of " + c.Region + " is opened, because " + c.BreakerWhy
+		a.Fix = "Two operators sign the order that lifts the breaker: order make lift-breaker --region " + c.Region
+	}
+	switch {
+	case c.ForGood:
+		a.Fix = "See keeper-frozen: with the database that is put back the breaker stands as it stood there."
+	case c.Frozen != "":
+		a.Fix += ". A frozen keeper takes it after the thaw."
+	}
+	return a
 }
 
 // notable are the newest of each kind and tenant: the list is newest first.
@@ -95,10 +117,12 @@ func (c Custody) notable(now time.Time) []Alarm {
 			continue
 		}
 		seen[key] = true
-		found = append(found, Alarm{Key: key, Detail: n.Text, Fix: fixOf(n.Kind)})
+		found = append(found, Alarm{Key: key, Detail: n.Text + " (raised " + stamp(n.At) + "; shown until " + stamp(since.Add(notableFor)) + ")", Fix: fixOf(n.Kind)})
 	}
 	return found
 }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func fixOf(kind string) string {
 	switch kind {

@@ -39,9 +39,10 @@ type Books interface {
 
 // BookStatus is how a ledger stands, as its keeper says.
 type BookStatus struct {
-	State  json.RawMessage
-	Keys   []string // verifier keys
-	Frozen string   // why the keeper does nothing: it may be an old copy; "" when it does
+	State   json.RawMessage
+	Keys    []string // verifier keys
+	Frozen  string   // why the keeper does nothing: it may be an old copy; "" when it does
+	ForGood bool     // no order thaws it: the ledger does not open
 }
 
 // BookQuery narrows a search; what is empty matches everything.

@@ -33,6 +33,7 @@ type shelf struct {
 	away    map[string]bool // regions whose keeper does not answer
 	seen    []api.Sighting
 	frozen  map[string]string
+	forGood map[string]bool
 	cut     int       // an export breaks off after so many bytes, 0 for not
 	begun   chan bool // an export says that it has begun, and waits until
 	resume  chan bool // this is closed; nil for neither
@@ -158,7 +159,7 @@ func (s *shelf) Status(_ context.Context, region string) (api.BookStatus, error)
 		return api.BookStatus{}, err
 	}
 	raw, err := json.Marshal(l.Status())
-	return api.BookStatus{State: raw, Keys: []string{s.keys[region]}, Frozen: s.frozen[region]}, err
+	return api.BookStatus{State: raw, Keys: []string{s.keys[region]}, Frozen: s.frozen[region], ForGood: s.forGood[region]}, err
 }
 
 func (s *shelf) Order(ctx context.Context, region string, order []byte) (api.Ordered, error) {
@@ -417,8 +418,12 @@ func TestLedgerStatus(t *testing.T) {
 	s.frozen = map[string]string{"us": "an old copy"}
 	r.ok("GET", "/v1/ledger", r.operator, nil).into(t, &got)
 	us, uk := got.Regions[0], got.Regions[1]
-	if us.Frozen == nil || *us.Frozen != "an old copy" {
+	if us.Frozen == nil || *us.Frozen != "an old copy" || us.ForGood {
 		t.Errorf("frozen: %+v", us)
+	}
+	s.forGood = map[string]bool{"us": true}
+	if raw := r.ok("GET", "/v1/ledger", r.operator, nil); !strings.Contains(string(raw.body), `"frozen_for_good":true`) {
+		t.Error(string(raw.body))
 	}
 	if us.Region != "us" || *us.Size != 1 || us.Checkpoint.Size != 1 || us.Checkpoint.Hash != fmt.Sprintf("%x", c.Hash[:]) ||
 		us.Keys[0] != s.keys["us"] || us.Error != nil || us.Witnesses == nil {

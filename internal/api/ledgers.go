@@ -28,12 +28,13 @@ type Ledgers struct {
 // Ledger is how one region's ledger stands.
 type Ledger struct {
 	Region     string            `json:"region"`
-	Size       *int64            `json:"size" doc:"Entries; null when the keeper did not answer"`
+	Size       *int64            `json:"size" doc:"Entries; null when the keeper did not answer, or can't read them"`
 	Checkpoint *LedgerCheckpoint `json:"checkpoint" doc:"The newest; null before the first"`
 	Keys       []string          `json:"keys" doc:"Verifier keys, the signer's first: keep them where the gateway is not"`
 	Witnesses  []LedgerWitness   `json:"witnesses"`
 	Error      *string           `json:"error" doc:"Why it is not known, or nothing is entered or signed"`
 	Frozen     *string           `json:"frozen" doc:"Why the keeper does nothing: this may be an old copy, or another ledger. Null when it is not frozen"`
+	ForGood    bool              `json:"frozen_for_good" doc:"No order thaws it, since the ledger does not open: size and checkpoint are what its database says, held against nothing"`
 }
 
 // LedgerCheckpoint is a signed statement of a ledger at a size.
@@ -77,7 +78,7 @@ func (s *server) ledger(ctx context.Context, region string) Ledger {
 	if err != nil {
 		return Ledger{Region: region, Error: or(s.problem(ctx, err).Detail)}
 	}
-	l.Region, l.Keys, l.Frozen = region, now.Keys, nil
+	l.Region, l.Keys, l.Frozen, l.ForGood = region, now.Keys, nil, now.ForGood
 	if now.Frozen != "" {
 		l.Frozen = &now.Frozen
 	}

@@ -30,7 +30,7 @@ type task struct {
 	frequent bool
 	// actor is who does it, when that is not the peer: operators.
 	actor string
-	// whenFrozen: it is done all the same.
+	// whenFrozen: it is done all the same, if it can be entered.
 	whenFrozen bool
 }
 
@@ -38,7 +38,8 @@ type task struct {
 // and the outcome is entered after. Nothing is done when there is no entry.
 func carryOut[A any](ctx context.Context, k *Keeper, t task, do func(context.Context) (A, error)) (A, error) {
 	var none A
-	if err := k.mayAct(); err != nil && !t.whenFrozen {
+	// Without a ledger no act is begun, whatever it is.
+	if err := k.mayAct(); err != nil && (!t.whenFrozen || k.ledger == nil) {
 		return none, err
 	}
 	if k.watch.Note(t.name, t.about.Tenant, t.about.Connection) {

@@ -78,6 +78,8 @@ func (k *Keeper) mayAct() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
+	case k.ledger == nil:
+		return k.forGood(op)
 	case f.why != "":
 		return fault.New(fault.Later, op, "the keeper is frozen: "+f.why).
 			WithHint("Find out why. Put the newest database back, or let two operators sign an order to thaw, which says which identities stay.")
@@ -85,6 +87,13 @@ func (k *Keeper) mayAct() error {
 		return fault.New(fault.Later, op, "the witnesses of the ledger are being asked what they know").WithHint("Try again in a few seconds.")
 	}
 	return nil
+}
+
+// forGood is the answer of a keeper whose ledger does not open. No order thaws
+// it: it would have to be entered.
+func (k *Keeper) forGood(op string) error {
+	return fault.New(fault.Later, op, "the keeper is frozen for good: the ledger does not open: "+k.unopened).
+		WithHint("Put a database from before the change back; no order thaws this. Export first, and have it verified: ledger export FILE, ledger verify --export FILE")
 }
 
 // openFrozen compares what the database says with what is known beside it.
@@ -100,9 +109,12 @@ func (k *Keeper) openFrozen(ctx context.Context) error {
 	for _, name := range s.Overruled {
 		f.overruled[name] = true
 	}
-	why := s.Why
+	why := k.unopenedWhy()
+	if why == "" {
+		why = s.Why
+	}
 	var err error
-	for _, ask := range []func(context.Context) (string, error){k.unopenedWhy, k.restoredWhy, k.olderWhy, k.editedWhy} {
+	for _, ask := range []func(context.Context) (string, error){k.restoredWhy, k.olderWhy, k.editedWhy} {
 		if why != "" {
 			break
 		}
@@ -119,11 +131,11 @@ func (k *Keeper) openFrozen(ctx context.Context) error {
 	return nil
 }
 
-func (k *Keeper) unopenedWhy(context.Context) (string, error) {
-	if k.unopened == "" {
-		return "", nil
+func (k *Keeper) unopenedWhy() string {
+	if k.ledger != nil {
+		return ""
 	}
-	return "the ledger does not open: " + k.unopened, nil
+	return "the ledger does not open: " + k.unopened
 }
 
 func (k *Keeper) editedWhy(context.Context) (string, error) { return k.memory.doubt(), nil }

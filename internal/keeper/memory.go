@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/sallyport-mail/sallyport/internal/fault"
-	"github.com/sallyport-mail/sallyport/internal/keeper/breaker"
 	"github.com/sallyport-mail/sallyport/internal/keeper/seal"
 	"github.com/sallyport-mail/sallyport/internal/ledger"
 	"github.com/sallyport-mail/sallyport/internal/store"
@@ -234,7 +233,7 @@ func (m *memory) renew(ctx context.Context) error {
 func (m *memory) take(ctx context.Context) error {
 	safe := map[string]any{
 		rememberFrozen:  frozenState{Why: m.k.frozen.reason()},
-		rememberBreaker: breaker.Snapshot{State: breaker.Tripped, Since: m.k.now()},
+		rememberBreaker: m.k.unsure(),
 	}
 	found, err := m.rows(ctx)
 	if err != nil {

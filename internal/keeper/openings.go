@@ -17,13 +17,22 @@ import (
 func (k *Keeper) openBreaker(ctx context.Context) error {
 	var s breaker.Snapshot
 	if k.memory.doubt() != "" || k.ledger == nil {
-		s = breaker.Snapshot{State: breaker.Tripped, Since: k.now()}
+		s = k.unsure()
 	} else if _, err := k.recall(ctx, rememberBreaker, &s); err != nil {
 		return err
 	}
 	var err error
 	k.breaker, err = breaker.New(breaker.Config{Region: k.c.Region, Limit: k.c.Limit, Changed: k.breakerChanged, Now: k.c.Now}, s)
 	return err
+}
+
+// unsure is the breaker of a keeper that does not know how it stood.
+func (k *Keeper) unsure() breaker.Snapshot {
+	why := "what the keeper remembers of itself was edited, the breaker's state with it"
+	if k.ledger == nil {
+		why = "the ledger does not open, and nobody knows how the breaker stood"
+	}
+	return breaker.Snapshot{State: breaker.Tripped, Since: k.now(), Why: why}
 }
 
 // breakerChanged keeps how the breaker stands, and tells of it. It runs under

@@ -24,9 +24,11 @@ func (k *Keeper) Status(ctx context.Context, p wire.Peer, _ act.Plain) (act.Stat
 	kek := k.c.KEKs[0].Describe()
 	s := act.State{
 		Region: k.c.Region, KEK: kek.ID, KEKDriver: kek.Driver, KeyDriver: driverName(k.c.Driver),
-		Rotation: k.rotations(), Frozen: k.frozen.reason(), Breaker: string(k.breaker.Now().State),
+		Rotation: k.rotations(), Frozen: k.frozen.reason(),
 		LedgerKeys: k.logKeys, Alarms: k.alarms.recent(),
 	}
+	tripped := k.breaker.Now()
+	s.Breaker, s.BreakerWhy = string(tripped.State), tripped.Why
 	if k.standbys.configured() {
 		apart := k.c.StandbyKEKs[0].Describe()
 		s.StandbyKEK, s.StandbyDriver = apart.ID, apart.Driver
@@ -43,12 +45,30 @@ func (k *Keeper) Status(ctx context.Context, p wire.Peer, _ act.Plain) (act.Stat
 	if s.Spares, err = k.spares(ctx); err != nil {
 		return s, err
 	}
-	var log any = ledger.Status{Error: k.unopened, Witnesses: []ledger.WitnessStatus{}}
-	if k.ledger != nil {
-		log = k.ledger.Status()
-	}
-	s.Ledger, err = json.Marshal(log)
+	s.ForGood = k.ledger == nil
+	s.Ledger, err = json.Marshal(k.logStatus(ctx))
 	return s, fault.Wrap(fault.Internal, op, err)
+}
+
+// logStatus is how the ledger stands; of one that does not open, what its
+// database says.
+func (k *Keeper) logStatus(ctx context.Context) any {
+	if k.ledger != nil {
+		return k.ledger.Status()
+	}
+	var names []string
+	for _, w := range k.c.Witnesses {
+		names = append(names, w.Name())
+	}
+	found, err := ledger.Peek(ctx, k.c.DB, names...)
+	found.Error = k.unopened
+	if err != nil {
+		return struct {
+			ledger.Status
+			Size *int64 `json:"size"` // null: nobody knows
+		}{Status: ledger.Status{Error: found.Error + "; not readable: " + fault.Sentence(err), Witnesses: []ledger.WitnessStatus{}}}
+	}
+	return found
 }
 
 // custody says what the promises rest on, and what they lack.

@@ -336,3 +336,60 @@ func TestForgedEnd(t *testing.T) {
 		d.open()
 	})
 }
+
+// Whatever was done to an entry, or to the log's end, is said once.
+func TestSaidOnce(t *testing.T) {
+	swapped := `UPDATE ledger_entry SET payload = (SELECT payload FROM ledger_entry o WHERE o.idx = %d), hash = (SELECT hash FROM ledger_entry o WHERE o.idx = %d) WHERE idx = %d`
+	for name, c := range map[string]struct {
+		edit func(d *desk)
+		want map[int64]string
+	}{
+		"what it is found by, in the entry itself": {func(d *desk) { d.retenant(101) }, map[int64]string{101: "the entry was changed"}},
+		"the same in the newest tile":              {func(d *desk) { d.retenant(599) }, map[int64]string{599: "the entry was changed"}},
+		"texts and hashes swapped": {func(d *desk) {
+			d.sql("CREATE TABLE kept AS SELECT * FROM ledger_entry WHERE idx = 40", fmt.Sprintf(swapped, 41, 41, 40),
+				"UPDATE ledger_entry SET payload = (SELECT payload FROM kept), hash = (SELECT hash FROM kept) WHERE idx = 41", "DROP TABLE kept")
+		}, map[int64]string{40: "the entry 41 stands here", 41: "the entry 40 stands here"}},
+		"its end cut behind the first of four checkpoints": {func(d *desk) { d.sql("DELETE FROM ledger_entry WHERE idx >= 310") }, map[int64]string{310: "but 600 entries were signed"}},
+		"its end and the last checkpoint": {func(d *desk) {
+			d.sql("DELETE FROM ledger_entry WHERE idx >= 310", "DELETE FROM ledger_checkpoint WHERE size = 600")
+		}, map[int64]string{310: "but 500 entries were signed at 2026-03-01T12:00:00Z, and it had 600 entries by its tail"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(d *desk) {
+				for _, n := range []int{300, 100, 100, 100} {
+					d.fill(n)
+					d.sign()
+				}
+				c.edit(d)
+				r := d.verify(d.salvage())
+				if r.OK || len(r.Problems) != len(c.want) {
+					d.Errorf("%+v", r.Problems)
+				}
+				for _, p := range r.Problems {
+					if what := c.want[p.Index]; what == "" || !strings.Contains(p.What, what) {
+						d.Errorf("%+v", p)
+					}
+				}
+			})
+		})
+	}
+}
+
+// retenant changes the tenant in an entry's text, which searches then know by
+// another.
+func (d *desk) retenant(index int64) {
+	d.Helper()
+	var payload []byte
+	if err := d.db.Keeper().QueryRow(d.Context(), `SELECT payload FROM ledger_entry WHERE idx = $1`, index).Scan(&payload); err != nil {
+		d.Fatal(err)
+	}
+	changed := bytes.Replace(payload, []byte(`"tenant":"`), []byte(`"tenant":"x`), 1)
+	err := d.db.Keeper().Change(d.Context(), func(tx store.KeeperTx) error {
+		_, err := tx.Exec(`UPDATE ledger_entry SET payload = $1 WHERE idx = $2`, changed, index)
+		return err
+	})
+	if err != nil || bytes.Equal(changed, payload) {
+		d.Fatalf("%s: %v", payload, err)
+	}
+}

@@ -406,7 +406,9 @@ type State struct {
 
 	Rotation   string          `json:"rotation"`    // "", or how far a KEK rotation is: "12000 of 36100"
 	Frozen     string          `json:"frozen"`      // "", or why nothing is done
+	ForGood    bool            `json:"for_good"`    // no order thaws it: the ledger does not open, and a database from before has to be put back
 	Breaker    string          `json:"breaker"`     // watching, campaign, tripped
+	BreakerWhy string          `json:"breaker_why"` // why it is tripped, when not for too many openings
 	Identities int64           `json:"identities"`  // those that may be shown
 	Spares     int64           `json:"spares"`      // RSA keys made ahead
 	Ledger     json.RawMessage `json:"ledger"`      // ledger.Status

@@ -27,6 +27,8 @@ type Snapshot struct {
 	Campaign string    `json:"campaign,omitempty"` // its subject
 	Rate     int       `json:"rate,omitempty"`     // openings a minute it may do
 	Until    time.Time `json:"until,omitzero"`
+	// Why it is tripped, in words, when nobody opened too many.
+	Why string `json:"why,omitempty"`
 }
 
 const (
@@ -110,11 +112,19 @@ func (b *Breaker) Open() error {
 		return err
 	}
 	if b.s.State == Tripped {
-		return fault.New(fault.Later, "breaker.Open", "the breaker of region "+b.c.Region+" is tripped: credentials stay closed").
-			WithHint("Find out who opened so many, then let two operators sign an order that lifts it.")
+		return b.closed()
 	}
 	b.buckets[b.last%window]++
 	return nil
+}
+
+// closed is the answer of a tripped breaker. The caller holds the lock.
+func (b *Breaker) closed() error {
+	text, hint := "the breaker of region "+b.c.Region+" is tripped: credentials stay closed", "Find out who opened so many, then let two operators sign an order that lifts it."
+	if b.s.Why != "" {
+		text, hint = text+", because "+b.s.Why, "When that is explained, let two operators sign an order that lifts it: order make lift-breaker --region "+b.c.Region
+	}
+	return fault.New(fault.Later, "breaker.Open", text).WithHint(hint)
 }
 
 // backStep is how far a clock may be set back without an end to a campaign.

@@ -351,3 +351,31 @@ func TestWatchAndClock(t *testing.T) {
 		t.Error("set back, and nothing fills any more")
 	}
 }
+
+// Ten changes of a connection in a row are what somebody does who tries it out;
+// a loop is not.
+func TestRatesOfChanges(t *testing.T) {
+	clock := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	w := NewWatch(nil, func() time.Time { return clock })
+	change := map[act.Name]int{act.IssueIdentity: 4, act.MoveIdentity: 6, act.ProvePossession: 2, act.AssertClient: 2}
+	for n := range 10 {
+		for name, times := range change {
+			for range times {
+				if w.Note(name, "acme", "mailbox") {
+					t.Errorf("%s raises an alarm in change %d", name, n+1)
+				}
+			}
+		}
+		clock = clock.Add(3 * time.Second)
+	}
+	for name := range change {
+		told := false
+		for range 120 {
+			told = w.Note(name, "globex", "mailbox") || told
+			clock = clock.Add(time.Second / 2)
+		}
+		if !told {
+			t.Errorf("%s, twice a second for a minute, raises no alarm", name)
+		}
+	}
+}

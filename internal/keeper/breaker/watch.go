@@ -15,21 +15,23 @@ type Rate struct {
 }
 
 // Rates are those of the house. A handshake is one for each connection that
-// is opened; an app's token lives an hour; identities are issued by the day, and
-// people sign orders one by one.
+// is opened; an app's token lives an hour; people sign orders one by one. A
+// change of a connection with two identities issues two and two standbys, moves
+// six and has Entra shown two proofs: of ten changes in a row, one of which
+// undoes the other, nobody need hear.
 func Rates() map[act.Name]Rate {
 	return map[act.Name]Rate{
 		act.HandshakeAsTenant: {PerMinute: 600, Burst: 600},
 		act.TenantCertificate: {PerMinute: 600, Burst: 600},
 		act.AssertClient:      {PerMinute: 6, Burst: 20},
-		act.ProvePossession:   {PerMinute: 2, Burst: 6},
-		act.IssueIdentity:     {PerMinute: 2, Burst: 10},
+		act.ProvePossession:   {PerMinute: 2, Burst: 20},
+		act.IssueIdentity:     {PerMinute: 2, Burst: 40},
 		act.OpenCredential:    {PerMinute: 60, Burst: 120},
 		act.SetCredential:     {PerMinute: 6, Burst: 20},
 		act.RemoveCredential:  {PerMinute: 2, Burst: 10},
 		act.BindConnection:    {PerMinute: 2, Burst: 10},
 		act.ReleaseConnection: {PerMinute: 2, Burst: 10},
-		act.MoveIdentity:      {PerMinute: 6, Burst: 20},
+		act.MoveIdentity:      {PerMinute: 6, Burst: 60},
 		act.Order:             {PerMinute: 10, Burst: 60}, // of the whole region
 	}
 }

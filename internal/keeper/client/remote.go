@@ -32,6 +32,8 @@ type RemoteConfig struct {
 	TLS     *tls.Config
 	// Timeout of one act; 0 means 5 s.
 	Timeout time.Duration
+	// Silence is how long a long answer may pause, once it has begun; 0 means 30 s.
+	Silence time.Duration
 	// Idle connections kept; 0 means 64.
 	Idle int
 	// Wake is called before each connection is made; nil does nothing. It
@@ -74,6 +76,9 @@ func NewRemote(c RemoteConfig) (*Remote, error) {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = 5 * time.Second
+	}
+	if c.Silence == 0 {
+		c.Silence = 30 * time.Second
 	}
 	if c.Idle == 0 {
 		c.Idle = 64
@@ -203,31 +208,6 @@ func (r *Remote) post(ctx context.Context, op string, name act.Name, body []byte
 	}
 	r.answered.Store(r.c.Now().UnixMicro())
 	return resp, nil
-}
-
-// copy makes a request whose answer is long, and copies it as it comes.
-func (r *Remote) copy(ctx context.Context, name act.Name, q act.Request, w io.Writer) error {
-	op := "keeper." + string(name)
-	body, err := json.Marshal(q)
-	if err != nil {
-		return fault.Wrap(fault.Internal, op, err)
-	}
-	resp, err := r.post(ctx, op, name, body)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-		if err != nil {
-			return fault.Wrap(fault.Later, op, err)
-		}
-		return decode(op, resp.StatusCode, answer, nil)
-	}
-	if _, err := io.Copy(w, resp.Body); err != nil {
-		return (&fault.Error{Kind: fault.Later, Op: op, Err: err}).WithHint("Ask again: what came is not all of it.")
-	}
-	return nil
 }
 
 // decode reads an answer, whoever gave it.

@@ -38,11 +38,18 @@ type Options struct {
 	Keys []string
 }
 
+// Where keys come from.
+const (
+	fromOptions = "options"
+	fromExport  = "export"
+	fromProof   = "proof"
+)
+
 // keyring is the known keys, or those that came with what is verified.
 func (o Options) keyring(offered []string) (k keyring, from string, err error) {
-	from = "options"
+	from = fromOptions
 	if len(o.Keys) == 0 {
-		o.Keys, from = offered, "export"
+		o.Keys, from = offered, fromExport
 	}
 	k, err = readKeys(o.Keys)
 	return k, from, err
@@ -122,6 +129,7 @@ type verifier struct {
 	size    int64 // that the export claims to have
 	from    int64 // the first index of the tile being read
 	lines   []seen
+	named   map[int64]bool // of the tile before, entries of which a problem is known
 	tree    peaks
 	pending []sum
 	claims  []claim // of this tile, that no checkpoint covers yet
@@ -251,7 +259,7 @@ func (v *verifier) read(line []byte) error {
 		return v.hashes(x.From, x.Hashes)
 	case x.Misfiled != nil:
 		for _, index := range x.Misfiled {
-			v.problem(index, "the entry is whole, but what the ledger finds it by was changed: searches miss it, or find it where it does not belong")
+			v.misfiled(index)
 		}
 	case x.Checkpoint != nil:
 		v.checkpoint(*x.Checkpoint)
@@ -263,6 +271,14 @@ func (v *verifier) read(line []byte) error {
 		return v.entry(line)
 	}
 	return nil
+}
+
+// misfiled names an entry that is searched by other things than it says. Of one
+// that was changed itself that is no news.
+func (v *verifier) misfiled(index int64) {
+	if !v.named[index] {
+		v.problem(index, "the entry is whole, but what the ledger finds it by was changed: searches miss it, or find it where it does not belong")
+	}
 }
 
 // entry takes an entry's line, whatever it says.
@@ -318,6 +334,7 @@ func (v *verifier) hashes(from int64, raw []byte) error {
 	for ; len(raw) > 0; raw = raw[len(sum{}):] {
 		v.pending = append(v.pending, sum(raw[:len(sum{})]))
 	}
+	v.named = nil
 	v.reconcile()
 	v.from += want
 	v.lines = v.lines[:0]
@@ -360,8 +377,9 @@ func (v *verifier) checkpoint(text string) {
 		v.ending.promise("a checkpoint says that")
 	}
 	if c.Size > v.size {
-		v.ending.cut = max(v.ending.cut, c.Size)
-		v.problem(v.size, "the log ends before the entry %d, but %d entries were signed%s: its end was cut off, or an old copy was put in its place", v.size, c.Size, c.when())
+		if v.ending.cut == nil || c.Size > v.ending.cut.Size {
+			v.ending.cut = &c
+		}
 		return
 	}
 	if c.Size < v.tree.size || c.Size > v.from {
@@ -442,7 +460,7 @@ func verdict(r Report) string {
 	if r.OK && r.Tail == nil {
 		more = append(more, "no tail says that these are all")
 	}
-	if r.KeysFrom == "export" {
+	if r.KeysFrom == fromExport {
 		more = append(more, "the keys are the export's own")
 	}
 	head := "not consistent"

@@ -313,7 +313,7 @@ func TestProofByHand(t *testing.T) {
 	p := newPen(t)
 	one := leafHash([]byte(text(1)))
 	raw := []byte(object(map[string]any{"format": proofFormat, "index": 0, "entry": text(0), "hashes": [][]byte{one[:]}, "checkpoint": p.checkpoint(2), "keys": []string{p.key}}))
-	if r, err := VerifyProof(raw, Options{}); err != nil || !r.OK || r.KeysFrom != "export" {
+	if r, err := VerifyProof(raw, Options{}); err != nil || !r.OK || r.KeysFrom != "proof" {
 		t.Errorf("%+v %v", r, err)
 	}
 	if r, err := VerifyProof(raw, Options{Anchor: []byte(p.checkpoint(2))}); err != nil || !r.OK {

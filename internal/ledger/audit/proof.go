@@ -18,8 +18,8 @@ type ProofReport struct {
 	Verdict    string          `json:"verdict"`
 	Index      int64           `json:"index"`
 	Entry      json.RawMessage `json:"entry"`
-	Hash       string          `json:"hash"` // of the entry, hex
-	KeysFrom   string          `json:"keys_from"`
+	Hash       string          `json:"hash"`      // of the entry, hex
+	KeysFrom   string          `json:"keys_from"` // "options", or "proof"
 	Checkpoint *Checkpoint     `json:"checkpoint"`
 	Problems   []Problem       `json:"problems"`
 }
@@ -51,6 +51,9 @@ func VerifyProof(raw []byte, o Options) (ProofReport, error) {
 	keys, from, err := o.keyring(p.Keys)
 	if err != nil {
 		return bad(err)
+	}
+	if from == fromExport {
+		from = fromProof
 	}
 	r := ProofReport{Index: p.Index, KeysFrom: from, Problems: []Problem{}}
 	problem := func(format string, args ...any) {

@@ -24,7 +24,7 @@ func (v *verifier) reconcile() {
 	}
 	for k, there := range have {
 		if !there {
-			v.problem(v.from+int64(k), "the entry is missing: its row was deleted")
+			v.spoilt(v.from+int64(k), "the entry is missing: its row was deleted")
 		}
 	}
 }
@@ -36,13 +36,22 @@ func (v *verifier) compare(k int64, s seen) {
 	case s.removed && s.index == index:
 		v.removed = max(v.removed, index+1)
 	case s.removed:
-		v.problem(index, "what stands here says that the text of %d was removed", s.index)
+		v.spoilt(index, "what stands here says that the text of %d was removed", s.index)
 	case s.hash == v.pending[k] && s.index == index:
 	case s.hash == v.pending[k]:
-		v.problem(index, "the entry was written with the index %d", s.index)
+		v.spoilt(index, "the entry was written with the index %d", s.index)
 	case s.index != index && s.index >= 0:
-		v.problem(index, "the entry %d stands here: rows were swapped", s.index)
+		v.spoilt(index, "the entry %d stands here: rows were swapped", s.index)
 	default:
-		v.problem(index, "the entry was changed: its bytes have not the hash that was written")
+		v.spoilt(index, "the entry was changed: its bytes have not the hash that was written")
 	}
+}
+
+// spoilt is a problem of an entry itself.
+func (v *verifier) spoilt(index int64, format string, args ...any) {
+	if v.named == nil {
+		v.named = map[int64]bool{}
+	}
+	v.named[index] = true
+	v.problem(index, format, args...)
 }

@@ -25,11 +25,11 @@ type Tail struct {
 
 // ending is what an export says of the log's end.
 type ending struct {
-	promised string // what says that there is a tail, empty when nothing does
-	lines    int    // of tails
-	tail     *Tail  // the one that a key has signed
-	cut      int64  // the most entries that a checkpoint speaks of and are not here
-	astray   bool   // a checkpoint does not agree with the entries
+	promised string      // what says that there is a tail, empty when nothing does
+	lines    int         // of tails
+	tail     *Tail       // the one that a key has signed
+	cut      *Checkpoint // the one that speaks of the most entries, when they are not all here
+	astray   bool        // a checkpoint does not agree with the entries
 }
 
 // promise notes that there must be a tail.
@@ -109,13 +109,12 @@ func (v *verifier) settle() {
 	if c := v.report.Checkpoint; c != nil {
 		first = c.Size
 	}
+	v.short()
 	switch t := e.tail; {
 	case e.lines == 0 && e.promised != "" && v.ended:
 		v.problem(v.from, "the tail is missing, and %s there is one: it was taken out, perhaps with entries behind the %d that are here", e.promised, v.from)
 	case t == nil || e.lines > 1:
-	case t.Size > v.from && t.Size <= e.cut: // a checkpoint has told it
-	case t.Size > v.from:
-		v.problem(v.from, "the log ends before the entry %d, but had %d entries by its tail: its end was cut off", v.from, t.Size)
+	case t.Size > v.from: // short has told it
 	case t.Size < v.from:
 		v.problem(t.Size, "the log ended after %d entries by its tail: the entries from %d to %d were put behind it, or the tail is an older one", t.Size, t.Size, v.from-1)
 	case t.root == v.tree.root():
@@ -125,5 +124,22 @@ func (v *verifier) settle() {
 		v.problem(max(first-1, 0), "the tail and the checkpoint of %d entries were signed of different ones: there are two logs under one key", first)
 	default:
 		v.problem(first, "the hashes of the entries %d to %d do not lead to the tail that was signed: at least one of them was changed", first, v.from-1)
+	}
+}
+
+// short names entries that were signed and are not here, once, by whatever says
+// that there were most.
+func (v *verifier) short() {
+	c, t := v.ending.cut, v.ending.tail
+	if t != nil && (v.ending.lines > 1 || t.Size <= v.from || c != nil && t.Size <= c.Size) {
+		t = nil
+	}
+	switch {
+	case c != nil && t != nil:
+		v.problem(v.size, "the log ends before the entry %d, but %d entries were signed%s, and it had %d entries by its tail: its end was cut off, or an old copy was put in its place", v.size, c.Size, c.when(), t.Size)
+	case c != nil:
+		v.problem(v.size, "the log ends before the entry %d, but %d entries were signed%s: its end was cut off, or an old copy was put in its place", v.size, c.Size, c.when())
+	case t != nil:
+		v.problem(v.from, "the log ends before the entry %d, but had %d entries by its tail: its end was cut off", v.from, t.Size)
 	}
 }
