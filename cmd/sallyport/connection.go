@@ -3,12 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
 
-	"github.com/google/uuid"
+	"github.com/sallyport-mail/sallyport/internal/connection"
+	"github.com/sallyport-mail/sallyport/internal/fault"
 )
 
 type connectionCmd struct {
@@ -125,8 +125,11 @@ func (a adminToken) read(e *env) (string, error) {
 }
 
 func (c *connectionAdd) Run(e *env) error {
-	if err := c.checkMicrosoft(); err != nil {
-		return err
+	err := connection.CheckMicrosoft(connection.Connection{
+		Kind: c.Kind, Graph: c.Graph, Login: c.Login, EntraTenant: c.EntraTenant, AppID: c.AppID, AppObject: c.AppObject,
+	})
+	if err != nil {
+		return usage(fault.Sentence(err), fault.HintOf(err))
 	}
 	hosts, err := parseHosts(c.Host, c.Port)
 	if err != nil {
@@ -165,34 +168,6 @@ func (c *connectionAdd) Run(e *env) error {
 	}
 	if v.Setup != nil && !v.Setup.OK {
 		return errReported
-	}
-	return nil
-}
-
-// checkMicrosoft finds what of the words for m365 is wrong by itself; the
-// gateway checks the rest.
-func (c *connectionAdd) checkMicrosoft() error {
-	if c.Kind != "m365" {
-		return nil
-	}
-	if c.EntraTenant == "" {
-		return usage("a connection of kind m365 names the customer's Entra tenant", "Give its id with --entra-tenant.")
-	}
-	for _, f := range []struct{ flag, id string }{{"entra-tenant", c.EntraTenant}, {"app-id", c.AppID}, {"app-object", c.AppObject}} {
-		if f.id == "" {
-			continue
-		}
-		if _, err := uuid.Parse(f.id); err != nil {
-			return usage("--"+f.flag+" "+f.id+" is not an id", "Give the GUID that the Entra admin centre shows.")
-		}
-	}
-	for _, f := range []struct{ flag, address string }{{"graph", c.Graph}, {"login", c.Login}} {
-		if f.address == "" {
-			continue
-		}
-		if u, err := url.Parse(f.address); err != nil || u.Scheme != "https" || u.Host == "" {
-			return usage("--"+f.flag+" "+f.address+" is not an address", "Give it as https://host or https://host:port.")
-		}
 	}
 	return nil
 }

@@ -17,6 +17,25 @@ func (k *checker) microsoft() {
 		}
 		return
 	}
+	k.entraWords()
+	switch {
+	case c.TLS != "" && c.TLS != TLSMutual && c.TLS != TLSOpportunistic:
+		k.refuse("Microsoft 365 knows us by our certificate", "Leave --tls out, or give mutual.")
+	case c.MX || len(c.Hosts) == 0:
+		k.refuse("a connection of kind m365 has the host of the tenant's mail front", "Give with --host the MX that Microsoft names for the customer's domain.")
+	case len(c.Connector) > 64-len(nextMark) || strings.ContainsAny(c.Connector, "/\r\n"):
+		k.refuse("that is no name of a connector that a second one can be called after", "Give at most 57 characters, without a slash.")
+	}
+	c.TLS = TLSMutual
+	if c.Issuer == "" && isMicrosoft(c.Graph) {
+		c.Issuer = issuerACME // Exchange Online takes no other than public authorities
+	}
+}
+
+// entraWords sees that the addresses and ids of Microsoft's side are some, and
+// fills in those that follow from others.
+func (k *checker) entraWords() {
+	c := &k.e.Connection
 	if c.Graph == "" {
 		c.Graph = "https://graph.microsoft.com"
 	}
@@ -33,18 +52,16 @@ func (k *checker) microsoft() {
 		k.refuse("a connection of kind m365 names the customer's Entra tenant", "Give its id with --entra-tenant.")
 	}
 	c.AppID, c.AppObject = k.id("app-id", c.AppID), k.id("app-object", c.AppObject)
-	switch {
-	case c.TLS != "" && c.TLS != TLSMutual && c.TLS != TLSOpportunistic:
-		k.refuse("Microsoft 365 knows us by our certificate", "Leave --tls out, or give mutual.")
-	case c.MX || len(c.Hosts) == 0:
-		k.refuse("a connection of kind m365 has the host of the tenant's mail front", "Give with --host the MX that Microsoft names for the customer's domain.")
-	case len(c.Connector) > 64-len(nextMark) || strings.ContainsAny(c.Connector, "/\r\n"):
-		k.refuse("that is no name of a connector that a second one can be called after", "Give at most 57 characters, without a slash.")
+}
+
+// CheckMicrosoft finds what is wrong by itself in what an m365 connection says
+// of Microsoft's side, without a gateway: invalid, with what to give.
+func CheckMicrosoft(c Connection) error {
+	k := &checker{op: "connection.CheckMicrosoft", e: &entry{Connection: c}}
+	if c.Kind == KindM365 {
+		k.entraWords()
 	}
-	c.TLS = TLSMutual
-	if c.Issuer == "" && isMicrosoft(c.Graph) {
-		c.Issuer = issuerACME // Exchange Online takes no other than public authorities
-	}
+	return k.err
 }
 
 const issuerACME = "acme"

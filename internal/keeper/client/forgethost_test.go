@@ -18,9 +18,9 @@ import (
 	"github.com/sallyport-mail/sallyport/internal/keeper/act"
 )
 
-// TestForgetHost: a host's certificate whose key the keeper refuses to use is
-// shown to no second client: it was compromised.
-func TestForgetHost(t *testing.T) {
+// hostPair is a certificate of mx.test.
+func hostPair(t *testing.T) tls.Certificate {
+	t.Helper()
 	cert, key, err := SelfSigned("mx.test", time.Now(), time.Hour)
 	if err != nil {
 		t.Fatal(err)
@@ -29,6 +29,13 @@ func TestForgetHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return pair
+}
+
+// TestForgetHost: a host's certificate whose key the keeper refuses to use is
+// shown to no second client: it was compromised.
+func TestForgetHost(t *testing.T) {
+	pair := hostPair(t)
 	var asked atomic.Int64
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
@@ -72,14 +79,7 @@ func TestForgetHost(t *testing.T) {
 // TestHostEnded: who has sessions of a compromised certificate is told of it: with
 // the answer about its host, and at once by a move that was asked for here.
 func TestHostEnded(t *testing.T) {
-	cert, key, err := SelfSigned("mx.test", time.Now(), time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	pair := hostPair(t)
 	var asked atomic.Int64
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
